@@ -57,7 +57,7 @@ func (c Config) Validate() error {
 }
 
 // Parameters is the exact number of trainable parameters:
-// Layers·(2·Dim² [if HeadDim·Heads = Dim] + 2·Dim·KVHeads·HeadDim + 3·Dim·FFN + 2·Dim) + Dim + Vocab·Dim·(1 or 2).
+// Layers·(2·Dim·(Heads+KVHeads)·HeadDim + 3·Dim·FFN + 2·Dim) + Dim + Vocab·Dim·(2, or 1 if Tied).
 func (c Config) Parameters() int64 {
 	d, hd := int64(c.Dim), int64(c.HeadDim)
 	layer := 2*d*int64(c.Heads)*hd + 2*d*int64(c.KVHeads)*hd + 3*d*int64(c.FFN) + 2*d

@@ -1,0 +1,114 @@
+package llama
+
+import (
+	"math"
+
+	"github.com/herdtrain/herd/tensor"
+)
+
+func (c Config) attentionScale() float64 { return 1 / math.Sqrt(float64(c.HeadDim)) }
+
+// Forward runs the loaded micro-batch through the embedding, the layers and the final norm.
+func (s *Stage) Forward() {
+	d, q, w := s.dev, s.q, s.Params.Weights
+	eps := s.Config.NormEps
+	res := s.layer(0).in
+	d.Embed(q, res.x, s.Params.embed.mat(w), s.perToken(s.ids, 1))
+	d.RMSNorm(q, res.y, res.rstd, res.x, s.Params.norm1(0, w), eps)
+	for l, p := range s.Params.layers {
+		a := s.layer(l)
+		s.attention(a, p)
+		d.AddRMSNorm(q, a.mid.y, a.mid.rstd, a.mid.x, a.in.x, s.tokens(s.delta), p.norm2.of(w), eps)
+		s.ffn(a, p)
+		next := s.norms(l + 1)
+		d.AddRMSNorm(q, next.y, next.rstd, next.x, a.mid.x, s.tokens(s.delta), s.Params.norm1(l+1, w), eps)
+	}
+}
+
+// attention computes delta from the layer's normed input.
+func (s *Stage) attention(a activations, p layerParams) {
+	d, q, w := s.dev, s.q, s.Params.Weights
+	d.Gemm(q, tensor.NT, a.qkv, a.in.y, p.qkv.mat(w), false)
+	qm, km, vm := s.split(a.qkv)
+	d.RoPE(q, s.rotated(a.qkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, false)
+	d.Attention(q, a.o, a.lse, qm, km, vm, s.shape)
+	d.Gemm(q, tensor.NT, s.tokens(s.delta), a.o, p.o.mat(w), false)
+}
+
+// ffn computes delta from the normed mid residual.
+func (s *Stage) ffn(a activations, p layerParams) {
+	d, q, w := s.dev, s.q, s.Params.Weights
+	d.Gemm(q, tensor.NT, a.gateUp, a.mid.y, p.gateUp.mat(w), false)
+	d.SwiGLU(q, s.tokens(s.hid), a.gateUp)
+	d.Gemm(q, tensor.NT, s.tokens(s.delta), s.tokens(s.hid), p.down.mat(w), false)
+}
+
+// Loss runs the head over the output of Forward, in chunks of tokens, and adds the sum of the targets' losses to sum,
+// F64 [1]. With grad it also begins Backward: the logits' gradient, times scale, flows into the head's weight and the
+// final norm's output.
+func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
+	d, q := s.dev, s.q
+	head := s.Params.head
+	n, targets, loss := s.batch*s.length, s.targets, s.loss
+	y := s.last.y
+	for i := 0; i < n; i += s.logits.Rows {
+		j := min(i+s.logits.Rows, n)
+		logits := s.logits.RowRange(0, j-i)
+		d.Gemm(q, tensor.NT, logits, y.RowRange(i, j), head.mat(s.Params.Weights), false)
+		d.CrossEntropy(q, loss.Slice(i, j), logits, targets.Slice(i, j), scale, grad)
+		if grad {
+			d.Gemm(q, tensor.NN, s.back.y.RowRange(i, j), logits, head.mat(s.Params.Weights), false)
+			d.Gemm(q, tensor.TN, head.mat(s.Params.Grads), logits, y.RowRange(i, j), true)
+		}
+	}
+	d.Sum(q, sum, loss.Slice(0, n))
+}
+
+// Logits runs the head over row i, counted over the whole micro-batch, of the output of Forward. The result, x
+// [1, Vocab], lives until the next call of Logits or Loss.
+func (s *Stage) Logits(i int) tensor.Mat {
+	m := s.logits.RowRange(0, 1)
+	s.dev.Gemm(s.q, tensor.NT, m, s.last.y.RowRange(i, i+1), s.Params.head.mat(s.Params.Weights), false)
+	return m
+}
+
+// layer is the micro-batch's part of what layer l saves.
+func (s *Stage) layer(l int) activations {
+	a := s.acts[min(l, len(s.acts)-1)]
+	a.in, a.mid = s.norm(a.in), s.norm(a.mid)
+	a.qkv, a.o, a.gateUp = s.tokens(a.qkv), s.tokens(a.o), s.tokens(a.gateUp)
+	a.lse = s.perToken(a.lse, s.Config.Heads)
+	return a
+}
+
+func (s *Stage) norm(r residual) residual {
+	return residual{s.tokens(r.x), s.tokens(r.y), s.perToken(r.rstd, 1)}
+}
+
+// norms is the norm at the entry of layer l, or the final one after the last layer.
+func (s *Stage) norms(l int) residual {
+	if l < s.Config.Layers {
+		return s.layer(l).in
+	}
+	return s.norm(s.last)
+}
+
+// norm1 is the weight of that norm in a flat array.
+func (p *Params) norm1(l int, flat tensor.Buffer) tensor.Buffer {
+	if l < len(p.layers) {
+		return p.layers[l].norm1.of(flat)
+	}
+	return p.norm.of(flat)
+}
+
+// split gives the Q, K and V columns of a packed matrix.
+func (s *Stage) split(qkv tensor.Mat) (q, k, v tensor.Mat) {
+	i := s.Config.Heads * s.Config.HeadDim
+	j := i + s.Config.KVHeads*s.Config.HeadDim
+	return qkv.ColRange(0, i), qkv.ColRange(i, j), qkv.ColRange(j, qkv.Cols)
+}
+
+// rotated gives the columns that RoPE turns: Q and K, which are neighbours.
+func (s *Stage) rotated(qkv tensor.Mat) tensor.Mat {
+	return qkv.ColRange(0, (s.Config.Heads+s.Config.KVHeads)*s.Config.HeadDim)
+}

@@ -1,0 +1,55 @@
+package llama
+
+import (
+	"math"
+	"runtime"
+	"sync"
+
+	"github.com/herdtrain/herd/tensor"
+)
+
+// Initial fills dst, the elements of p from global index first on, with their initial values: 1 for a norm, else a
+// truncated normal. A value depends on the seed, the name and its global index alone, so any part of any layout gets
+// the same bits.
+func (p Param) Initial(dst []float32, seed uint64, first int) {
+	if p.Norm {
+		for i := range dst {
+			dst[i] = 1
+		}
+		return
+	}
+	g := tensor.NewPhilox(seed, p.Name)
+	lo := normalCDF(-p.Cut / p.Std)
+	scale := 1 - 2*lo
+	for i := range dst {
+		u := lo + scale*g.Uniform(uint64(first+i), 0)
+		dst[i] = float32(p.Std * math.Sqrt2 * math.Erfinv(2*u-1))
+	}
+}
+
+// Initialize fills master, a flat array of host memory (F32 [Len]), with the initial values.
+func (p *Params) Initialize(master []float32, seed uint64) {
+	const chunk = 1 << 16
+	type job struct {
+		q          Param
+		first, end int
+	}
+	jobs := make(chan job)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for j := range jobs {
+				j.q.Initial(master[j.q.offset+j.first:j.q.offset+j.end], seed, j.first)
+			}
+		})
+	}
+	for _, q := range p.List {
+		for i := 0; i < q.Len(); i += chunk {
+			jobs <- job{q, i, min(i+chunk, q.Len())}
+		}
+	}
+	close(jobs)
+	wg.Wait()
+}
+
+func normalCDF(x float64) float64 { return 0.5 * math.Erfc(-x/math.Sqrt2) }

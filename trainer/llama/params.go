@@ -1,0 +1,127 @@
+package llama
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/herdtrain/herd/tensor"
+)
+
+// Param is one logical tensor of the model, row-major, under its Hugging Face name. Q and K rows are in Hugging Face's
+// order (RoPE pairs j and j + HeadDim/2).
+type Param struct {
+	Name  string
+	Shape []int64 // [out, in], or [dim] for a norm
+	Norm  bool    // initialised to 1, and not decayed
+
+	// Initialisation: normal with this standard deviation, cut at ±Cut.
+	Std, Cut float64
+
+	offset int // elements into the flat arrays
+}
+
+// Len is the number of elements.
+func (p Param) Len() int {
+	n := 1
+	for _, s := range p.Shape {
+		n *= int(s)
+	}
+	return n
+}
+
+// Of is the parameter's part of a flat array (weights, gradients, master weights, moments).
+func (p Param) Of(flat tensor.Buffer) tensor.Buffer { return flat.Slice(p.offset, p.offset+p.Len()) }
+
+// Params is a model's parameters, laid out one after another in flat arrays. Matrices that one product reads together
+// are neighbours: Q, K, V, and gate, up.
+type Params struct {
+	List []Param
+	Len  int // elements of a flat array; a little more than the parameters, for alignment
+
+	Weights tensor.Buffer // x [Len], what the passes read
+	Grads   tensor.Buffer // acc [Len], what Backward adds to; zero Buffer for a model that is not trained
+
+	layers     []layerParams
+	embed      span
+	norm, head span
+}
+
+// span is a matrix of the flat arrays.
+type span struct{ offset, rows, cols int }
+
+func (s span) of(flat tensor.Buffer) tensor.Buffer {
+	return flat.Slice(s.offset, s.offset+s.rows*s.cols)
+}
+
+func (s span) mat(flat tensor.Buffer) tensor.Mat { return tensor.Matrix(s.of(flat), s.rows, s.cols) }
+
+type layerParams struct{ norm1, qkv, o, norm2, gateUp, down span }
+
+const alignElems = tensor.Align / 2 // so that every matrix of a bf16 array starts on an aligned address
+
+// NewParams lays out the parameters of a model and asks for its weights, of dtype dt, and, when it is to be trained,
+// its gradients.
+func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool) *Params {
+	p := &Params{}
+	d, qd, kd := c.Dim, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	place := func(q Param) int {
+		q.offset = p.Len
+		p.List = append(p.List, q)
+		p.Len += q.Len()
+		return q.offset
+	}
+	align := func() { p.Len = (p.Len + alignElems - 1) / alignElems * alignElems }
+	matrix := func(name string, std, cut float64, rows, cols int) Param {
+		return Param{Name: name, Shape: []int64{int64(rows), int64(cols)}, Std: std, Cut: cut}
+	}
+	// add places matrices of equal width one under another.
+	add := func(parts ...Param) span {
+		align()
+		s := span{offset: p.Len, cols: int(parts[0].Shape[1])}
+		for _, q := range parts {
+			place(q)
+			s.rows += int(q.Shape[0])
+		}
+		return s
+	}
+	norm := func(name string) span {
+		align()
+		return span{place(Param{Name: name, Shape: []int64{int64(d)}, Norm: true}), 1, d}
+	}
+	// torchtitan's scheme (models/llama3: init_weights): an absolute cut at ±2 in trunc_normal_, the head at ±3σ.
+	headStd := 1 / math.Sqrt(float64(d))
+	if c.Tied { // a tied weight takes the head's draw
+		p.embed = add(matrix("model.embed_tokens.weight", headStd, 3*headStd, c.Vocab, d))
+	} else {
+		p.embed = add(matrix("model.embed_tokens.weight", 1, 2, c.Vocab, d))
+	}
+	for l := range c.Layers {
+		name := func(s string) string { return fmt.Sprintf("model.layers.%d.%s.weight", l, s) }
+		std, deep := 0.02, 0.02/math.Sqrt(2*float64(l+1))
+		var q layerParams
+		q.norm1 = norm(name("input_layernorm"))
+		q.qkv = add(
+			matrix(name("self_attn.q_proj"), std, 2, qd, d),
+			matrix(name("self_attn.k_proj"), std, 2, kd, d),
+			matrix(name("self_attn.v_proj"), std, 2, kd, d))
+		q.o = add(matrix(name("self_attn.o_proj"), deep, 2, d, qd))
+		q.norm2 = norm(name("post_attention_layernorm"))
+		q.gateUp = add(
+			matrix(name("mlp.gate_proj"), std, 2, c.FFN, d),
+			matrix(name("mlp.up_proj"), deep, 2, c.FFN, d))
+		q.down = add(matrix(name("mlp.down_proj"), deep, 2, d, c.FFN))
+		p.layers = append(p.layers, q)
+	}
+	p.norm = norm("model.norm.weight")
+	p.head = p.embed
+	if !c.Tied {
+		p.head = add(matrix("lm_head.weight", headStd, 3*headStd, c.Vocab, d))
+	}
+	align()
+
+	p.Weights = a.Alloc("weights", "weights", dt, p.Len)
+	if train {
+		p.Grads = a.Alloc("gradients", "gradients", dt.Accum(), p.Len)
+	}
+	return p
+}

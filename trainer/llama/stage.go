@@ -1,0 +1,180 @@
+package llama
+
+import (
+	"fmt"
+
+	"github.com/herdtrain/herd/tensor"
+)
+
+// Stage is a model with its memory for one micro-batch at a time: what Forward saves, and what Backward needs. Here it
+// holds all layers; n below is the tokens of the micro-batch, x the dtype of the weights.
+type Stage struct {
+	Config Config
+	Params *Params
+
+	dev           tensor.Device
+	q             tensor.Queue
+	batch, length int // of the micro-batch in hand
+	shape         tensor.AttentionShape
+
+	// The micro-batch's input, I32 [n].
+	ids, targets, first, pos tensor.Buffer
+	table                    tensor.Buffer // acc [length, HeadDim/2, 2]
+
+	acts  []activations // one per layer; one for all of them when the stage only evaluates
+	last  residual      // the final norm
+	delta tensor.Mat    // x [n, Dim], the output of o-proj and down-proj before it joins the residual
+	hid   tensor.Mat    // x [n, FFN], the SwiGLU's output, recomputed in Backward
+
+	logits tensor.Mat    // x [chunk, Vocab]
+	loss   tensor.Buffer // acc [n]
+
+	back *gradients // nil when the stage only evaluates
+}
+
+// residual is a norm's input, output and 1/rms: x, y x [n, Dim], rstd acc [n].
+type residual struct {
+	x, y tensor.Mat
+	rstd tensor.Buffer
+}
+
+// activations are what a layer saves.
+type activations struct {
+	in, mid residual      // before attention, before the FFN
+	qkv     tensor.Mat    // x [n, (Heads+2·KVHeads)·HeadDim], rotated
+	o       tensor.Mat    // x [n, Heads·HeadDim]
+	lse     tensor.Buffer // acc [batch, Heads, length]
+	gateUp  tensor.Mat    // x [n, 2·FFN]
+}
+
+// gradients are the buffers through which Backward flows.
+type gradients struct {
+	res, y, o, qkv, hid, gateUp tensor.Mat
+}
+
+// logitsChunk bounds the logits held at a time, in tokens.
+const logitsChunk = 512
+
+// Size is the largest micro-batch of a Stage.
+type Size struct{ Sequences, Length int }
+
+// NewStage asks for the memory of a model of weights dtype dt for micro-batches up to s. dev is nil while a is only a
+// plan; such a Stage cannot run.
+func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s Size, train bool) *Stage {
+	n, acc := s.Sequences*s.Length, dt.Accum()
+	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	st := &Stage{Config: c, Params: NewParams(a, c, dt, train), dev: dev}
+	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
+	mat := func(use, name string, cols int) tensor.Mat {
+		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
+	}
+	norm := func(name string) residual {
+		return residual{
+			mat("activations", name+"/x", c.Dim), mat("activations", name+"/y", c.Dim),
+			alloc("activations", name+"/rstd", acc, n),
+		}
+	}
+	for _, b := range []struct {
+		name string
+		to   *tensor.Buffer
+	}{{"ids", &st.ids}, {"targets", &st.targets}, {"first", &st.first}, {"positions", &st.pos}} {
+		*b.to = alloc("input", b.name, tensor.I32, n)
+	}
+	st.table = alloc("input", "rope table", acc, s.Length*c.HeadDim)
+
+	saved := 1
+	if train {
+		saved = c.Layers
+	}
+	for l := range saved {
+		name := fmt.Sprintf("layer %d/", l)
+		st.acts = append(st.acts, activations{
+			in: norm(name + "in"), mid: norm(name + "mid"),
+			qkv:    mat("activations", name+"qkv", qd+2*kd),
+			o:      mat("activations", name+"attention", qd),
+			lse:    alloc("activations", name+"lse", acc, n*c.Heads),
+			gateUp: mat("activations", name+"gate up", 2*c.FFN),
+		})
+	}
+	st.last = norm("final")
+	st.delta = mat("workspace", "delta", c.Dim)
+	st.hid = mat("workspace", "swiglu", c.FFN)
+	chunk := min(n, logitsChunk)
+	st.logits = tensor.Matrix(alloc("workspace", "logits", dt, chunk*c.Vocab), chunk, c.Vocab)
+	st.loss = alloc("workspace", "loss", acc, n)
+	if train {
+		w := func(name string, cols int) tensor.Mat { return mat("workspace", "d"+name, cols) }
+		st.back = &gradients{
+			res: w("residual", c.Dim), y: w("norm", c.Dim), o: w("attention", qd), qkv: w("qkv", qd+2*kd),
+			hid: w("swiglu", c.FFN), gateUp: w("gate up", 2*c.FFN),
+		}
+	}
+	if dev != nil {
+		st.q = dev.Queue(tensor.Compute)
+		st.uploadTable(s.Length)
+	}
+	return st
+}
+
+func (s *Stage) uploadTable(length int) {
+	table := s.Config.ropeTable(length)
+	host := tensor.HostBuffer(table)
+	if s.table.DType() == tensor.F32 {
+		narrow := make([]float32, len(table))
+		for i, v := range table {
+			narrow[i] = float32(v)
+		}
+		host = tensor.HostBuffer(narrow)
+	}
+	s.dev.Upload(s.q, s.table, tensor.HostBytes(host))
+}
+
+// Input is a micro-batch on the host: Sequences rows of Length tokens, one after another.
+type Input struct {
+	Sequences, Length int
+	IDs               []int32 // [Sequences·Length]
+	Targets           []int32 // the next token; negative: not a target. nil: there is no loss to compute
+	First             []int32 // index in its sequence of the first token of its document; nil: all zeros
+}
+
+// Load uploads a micro-batch, which must fit the Stage's Size. Its slices must stay as they are until the queue ran.
+func (s *Stage) Load(in Input) {
+	n := in.Sequences * in.Length
+	if n > s.ids.Len() || in.Length*s.Config.HeadDim > s.table.Len() || len(in.IDs) != n {
+		panic(fmt.Sprintf("llama: a micro-batch of %d×%d tokens (%d ids) for a stage of %d tokens",
+			in.Sequences, in.Length, len(in.IDs), s.ids.Len()))
+	}
+	c := s.Config
+	s.shape = tensor.AttentionShape{
+		Batch: in.Sequences, Length: in.Length, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim,
+		Scale: c.attentionScale(), Window: c.Window,
+	}
+	up := func(dst tensor.Buffer, src []int32) tensor.Buffer {
+		dst = dst.Slice(0, n)
+		s.dev.Upload(s.q, dst, tensor.HostBytes(tensor.HostBuffer(src)))
+		return dst
+	}
+	up(s.ids, in.IDs)
+	if in.Targets != nil {
+		up(s.targets, in.Targets)
+	}
+	if in.First != nil {
+		s.shape.First = up(s.first, in.First)
+	}
+	if s.batch != in.Sequences || s.length != in.Length {
+		s.batch, s.length = in.Sequences, in.Length
+		pos := make([]int32, n)
+		for i := range pos {
+			pos[i] = int32(i % in.Length)
+		}
+		up(s.pos, pos)
+	}
+}
+
+// tokens is the micro-batch's rows of a planned matrix.
+func (s *Stage) tokens(m tensor.Mat) tensor.Mat { return m.RowRange(0, s.batch*s.length) }
+
+// perToken is the micro-batch's part of a planned buffer of one or more elements per token.
+func (s *Stage) perToken(b tensor.Buffer, each int) tensor.Buffer {
+	return b.Slice(0, s.batch*s.length*each)
+}
