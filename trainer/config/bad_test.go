@@ -1,0 +1,63 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the expected texts anew from what the code does")
+
+// golden compares got with the file at path, or writes it under -rewrite.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *rewrite {
+		if err := os.WriteFile(path, []byte(got), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; go test -rewrite writes it anew\ngot:\n%s\nwant:\n%s", path, got, want)
+	}
+}
+
+// setsOf are the sets that the first lines of a test file name, as `# --set PATH=VALUE`.
+func setsOf(text []byte) []string {
+	var sets []string
+	for line := range strings.Lines(string(text)) {
+		if set, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "# --set "); ok {
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+// TestBadFiles reads testdata/NAME.bad.yaml and compares all faults with NAME.bad.txt.
+func TestBadFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.bad.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no test files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".bad.yaml"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse(filepath.Base(file), text, setsOf(text))
+			var faults *Errors
+			if !errors.As(err, &faults) || len(faults.Unwrap()) == 0 {
+				t.Fatalf("got %v, want *Errors", err)
+			}
+			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
+		})
+	}
+}
