@@ -1,0 +1,124 @@
+package checkpoint
+
+import (
+	"fmt"
+	"io/fs"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+
+	checkpointv1 "github.com/herdtrain/herd/proto/checkpoint/v1"
+	"github.com/herdtrain/herd/storage"
+	"github.com/herdtrain/herd/tensor"
+)
+
+// Limits on a tensor.
+const (
+	maxName   = 512 // bytes
+	maxRank   = 8
+	alignment = 4096 // of a tensor's first byte in its data file
+)
+
+var unmarshal = proto.UnmarshalOptions{DiscardUnknown: true}
+
+// checkName accepts slash-separated paths that stay below where they are put, printable, and of bounded length.
+func checkName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return fmt.Errorf("tensor name %.40q… has %d bytes, want at most %d", name, len(name), maxName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("tensor name %q holds a character that does not print", name)
+	case name == "." || !fs.ValidPath(name):
+		return fmt.Errorf("tensor name %q is no path of elements separated by '/'", name)
+	}
+	return nil
+}
+
+// byteSize is the bytes of a tensor: the product of its extents, each at least 1, times the size of an element.
+func byteSize(dt tensor.DType, shape []int64) (int64, error) {
+	if len(shape) > maxRank {
+		return 0, fmt.Errorf("the shape has %d dimensions, want at most %d", len(shape), maxRank)
+	}
+	n := int64(dt.Size())
+	for _, d := range shape {
+		if d < 1 {
+			return 0, fmt.Errorf("shape %v: every extent must be at least 1", shape)
+		}
+		if n > math.MaxInt64/d {
+			return 0, fmt.Errorf("shape %v: the product overflows", shape)
+		}
+		n *= d
+	}
+	return n, nil
+}
+
+func align(n int64) int64 { return (n + alignment - 1) / alignment * alignment }
+
+// encodeIndex makes the index file of tensors that lie in one data file, in the order of their bytes.
+func encodeIndex(tensors []Info) ([]byte, error) {
+	records := make([][]byte, len(tensors))
+	for i, t := range tensors {
+		var err error
+		records[i], err = proto.Marshal(&checkpointv1.Slice{
+			Name: t.Name, Dtype: t.DType.String(),
+			GlobalShape: t.Shape, Offset: make([]int64, len(t.Shape)), Extent: t.Shape,
+			Begin: t.Begin, Length: t.Bytes, Crc32C: t.CRC32C,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return encodeRecords(indexForm, records)
+}
+
+// readIndex reads the index at path, of the data file dataFile with dataSize bytes, and gives each tensor to add.
+func readIndex(r storage.Reader, path, dataFile string, dataSize int64, add func(Info) error) (Digest, error) {
+	end := int64(0) // of the bytes of the tensor before
+	return readRecords(r, path, indexForm, func(i int, rec []byte) error {
+		var s checkpointv1.Slice
+		if err := unmarshal.Unmarshal(rec, &s); err != nil {
+			return &DamageError{File: path, Reason: fmt.Sprintf("record %d", i), Err: err}
+		}
+		info, err := infoOf(&s)
+		if err != nil {
+			return damaged(path, "record %d: %v", i, err)
+		}
+		if s.Begin < end || s.Begin%alignment != 0 || s.Begin > dataSize || s.Length > dataSize-s.Begin {
+			return damaged(path, "tensor %q: its %d bytes at %d are not a multiple of %d, not after those before "+
+				"(end at %d) or not within the data file's %d", s.Name, s.Length, s.Begin, alignment, end, dataSize)
+		}
+		end = s.Begin + s.Length
+		info.File = dataFile
+		return add(info)
+	})
+}
+
+// infoOf checks a slice record by itself.
+func infoOf(s *checkpointv1.Slice) (Info, error) {
+	if err := checkName(s.Name); err != nil {
+		return Info{}, err
+	}
+	dt, ok := tensor.ParseDType(s.Dtype)
+	if !ok {
+		return Info{}, fmt.Errorf("tensor %q: unknown dtype %q", s.Name, s.Dtype)
+	}
+	n, err := byteSize(dt, s.GlobalShape)
+	if err != nil {
+		return Info{}, fmt.Errorf("tensor %q: %w", s.Name, err)
+	}
+	whole := slices.Equal(s.Extent, s.GlobalShape) && len(s.Offset) == len(s.Extent) &&
+		!slices.ContainsFunc(s.Offset, func(o int64) bool { return o != 0 })
+	if !whole {
+		return Info{}, fmt.Errorf("tensor %q: the slice at %v of extent %v is not the whole of shape %v", s.Name,
+			s.Offset, s.Extent, s.GlobalShape)
+	}
+	if s.Length != n {
+		return Info{}, fmt.Errorf("tensor %q: %d bytes, want %d for shape %v of %v", s.Name, s.Length, n,
+			s.GlobalShape, dt)
+	}
+	return Info{Name: s.Name, DType: dt, Shape: s.GlobalShape, Begin: s.Begin, Bytes: n, CRC32C: s.Crc32C}, nil
+}
