@@ -1,0 +1,148 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/herdtrain/herd/tensor"
+)
+
+// attentionBlock is how many queries and keys form a tile of scores.
+const attentionBlock = 64
+
+// Attention is Milakov & Gimelshein 2018 (the running softmax) over tiles, as in FlashAttention (Dao 2022). A block of
+// queries of one head is a piece of work; its tiles go by key blocks in order.
+func (d *Device) Attention(q tensor.Queue, o tensor.Mat, lse tensor.Buffer, qm, k, v tensor.Mat,
+	s tensor.AttentionShape) {
+	check("Attention(o, q, k, v, lse, first)", attentionFits(s, lse, []tensor.Mat{qm, o}, []tensor.Mat{k, v}),
+		o, qm, k, v, vector(lse), vector(s.First))
+	blocks := (s.Length + attentionBlock - 1) / attentionBlock
+	split(q, s.Batch*s.Heads*blocks, 1, func(u0, u1 int) {
+		for u := u0; u < u1; u++ {
+			h := head{s, u / blocks / s.Heads, u / blocks % s.Heads}
+			i0 := u % blocks * attentionBlock
+			i1 := min(i0+attentionBlock, s.Length)
+			if qm.DType() == tensor.F64 {
+				attend[float64](d, h, h.query(o), lse, h.query(qm), h.key(k), h.key(v), i0, i1)
+			} else {
+				attend[float32](d, h, h.query(o), lse, h.query(qm), h.key(k), h.key(v), i0, i1)
+			}
+		}
+	})
+}
+
+// attentionFits says whether the matrices of query heads and of KV heads have the shapes that s says.
+func attentionFits(s tensor.AttentionShape, lse tensor.Buffer, queries, keys []tensor.Mat) bool {
+	dt, n := queries[0].DType(), s.Batch*s.Length
+	return s.Batch >= 0 && s.Length >= 0 && s.KVHeads > 0 && s.Heads > 0 && s.Heads%s.KVHeads == 0 && s.HeadDim > 0 &&
+		s.Window >= 0 && like(dt, n, s.Heads*s.HeadDim, queries...) && like(dt, n, s.KVHeads*s.HeadDim, keys...) &&
+		holds(lse, dt.Accum(), s.Heads*n) && (s.First.Len() == 0 || holds(s.First, tensor.I32, n))
+}
+
+// head is one query head of one sequence.
+type head struct {
+	tensor.AttentionShape
+	batch, head int
+}
+
+// query is the part [Length, HeadDim] of m [n, Heads·HeadDim] that belongs to h.
+func (h head) query(m tensor.Mat) tensor.Mat { return h.part(m, h.head) }
+
+// key is the part [Length, HeadDim] of m [n, KVHeads·HeadDim] that h reads.
+func (h head) key(m tensor.Mat) tensor.Mat { return h.part(m, h.head/(h.Heads/h.KVHeads)) }
+
+func (h head) part(m tensor.Mat, i int) tensor.Mat {
+	return m.RowRange(h.batch*h.Length, (h.batch+1)*h.Length).ColRange(i*h.HeadDim, (i+1)*h.HeadDim)
+}
+
+// statistics is the part [Length] of lse that belongs to h.
+func (h head) statistics(lse tensor.Buffer) tensor.Buffer {
+	i := (h.batch*h.Heads + h.head) * h.Length
+	return lse.Slice(i, i+h.Length)
+}
+
+// firstKeys sets the first key that each of the queries [i0, i1) sees, and returns the least of them. The last key that
+// query i sees is i.
+func (h head) firstKeys(first *[attentionBlock]int, i0, i1 int) (least int) {
+	least = i0
+	for i := i0; i < i1; i++ {
+		lo := 0
+		if h.First.Len() > 0 {
+			lo = min(int(tensor.Host[int32](h.First)[h.batch*h.Length+i]), i)
+		}
+		if h.Window > 0 {
+			lo = max(lo, i-h.Window+1)
+		}
+		first[i-i0] = max(lo, 0)
+		least = min(least, first[i-i0])
+	}
+	return least
+}
+
+// attend computes rows [i0, i1) of one head; all matrices are [Length, HeadDim].
+func attend[A float](d *Device, h head, o tensor.Mat, lse tensor.Buffer, q, k, v tensor.Mat, i0, i1 int) {
+	s := d.scratches.take()
+	defer d.scratches.give(s)
+	n := i1 - i0
+	tile, scores := scratchMat[A](s, n, attentionBlock)
+	outMat, out := scratchMat[A](s, n, h.HeadDim)
+	clear(out)
+	var first [attentionBlock]int
+	var top, total [attentionBlock]A // of the scores so far: the largest, and Σ exp(score − top)
+	for i := range n {
+		top[i] = A(math.Inf(-1))
+	}
+	q = q.RowRange(i0, i1)
+	for j0 := h.firstKeys(&first, i0, i1) / attentionBlock * attentionBlock; j0 < i1; j0 += attentionBlock {
+		j1 := min(j0+attentionBlock, i1)
+		tile := tile.ColRange(0, j1-j0)
+		d.product(tensor.NT, tile, q, k.RowRange(j0, j1), false)
+		for i := range n {
+			row := visible(scores[i*attentionBlock:][:j1-j0], first[i]-j0, i0+i-j0)
+			if len(row) == 0 {
+				continue
+			}
+			largest := top[i]
+			for j, x := range row {
+				x *= A(h.Scale)
+				row[j] = x
+				if x > largest {
+					largest = x
+				}
+			}
+			factor := A(math.Exp(float64(top[i] - largest)))
+			expScaled(row, row, 1, largest)
+			total[i] = total[i]*factor + sum(row)
+			top[i] = largest
+			if factor != 1 {
+				scaleRow(out[i*h.HeadDim:][:h.HeadDim], factor)
+			}
+		}
+		d.product(tensor.NN, outMat, tile, v.RowRange(j0, j1), true)
+	}
+	os, stats := rowsOf[A](o), tensor.Host[A](h.statistics(lse))
+	for i := range n {
+		row := out[i*h.HeadDim:][:h.HeadDim]
+		scaleRow(row, 1/total[i])
+		copy(os.dest(i0+i, row), row)
+		os.store(i0+i, row)
+		stats[i0+i] = top[i] + A(math.Log(float64(total[i])))
+	}
+}
+
+// visible is the part [first, last] of a row of a tile of scores, which may reach beyond it. The rest is set to 0.
+func visible[A float](row []A, first, last int) []A {
+	first, last = max(first, 0), min(last, len(row)-1)
+	if first > last {
+		clear(row)
+		return nil
+	}
+	clear(row[:first])
+	clear(row[last+1:])
+	return row[first : last+1]
+}
+
+func scaleRow[A float](v []A, by A) {
+	for i := range v {
+		v[i] *= by
+	}
+}

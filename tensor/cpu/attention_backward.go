@@ -1,0 +1,127 @@
+package cpu
+
+import "github.com/herdtrain/herd/tensor"
+
+// AttentionBackward is algorithm 4 of FlashAttention (Dao 2022), which recomputes the probabilities from lse. A KV head
+// of a sequence is a piece of work: its query heads, key blocks and query blocks go in order.
+func (d *Device) AttentionBackward(q tensor.Queue, dq, dk, dv, do, o tensor.Mat, lse tensor.Buffer, qm, k, v tensor.Mat,
+	s tensor.AttentionShape) {
+	check("AttentionBackward(dq, dk, dv, do, o, q, k, v, lse, first)",
+		attentionFits(s, lse, []tensor.Mat{qm, dq, do, o}, []tensor.Mat{k, v, dk, dv}),
+		dq, dk, dv, do, o, qm, k, v, vector(lse), vector(s.First))
+	split(q, s.Batch*s.KVHeads, 1, func(u0, u1 int) {
+		for u := u0; u < u1; u++ {
+			h := head{s, u / s.KVHeads, u % s.KVHeads * (s.Heads / s.KVHeads)}
+			if qm.DType() == tensor.F64 {
+				attendBackward[float64](d, h, dq, dk, dv, do, o, lse, qm, k, v)
+			} else {
+				attendBackward[float32](d, h, dq, dk, dv, do, o, lse, qm, k, v)
+			}
+		}
+	})
+}
+
+// attendBackward computes dk and dv of a KV head, and dq of its query heads, the first of which is h.
+func attendBackward[A float](d *Device, h head, dq, dk, dv, do, o tensor.Mat, lse tensor.Buffer, q, k, v tensor.Mat) {
+	s := d.scratches.take()
+	defer d.scratches.give(s)
+	dkSum, dvSum, dqSum := newSums[A](s, h.key(dk)), newSums[A](s, h.key(dv)), newSums[A](s, h.query(dq))
+	dkSum.begin(h.key(dk))
+	dvSum.begin(h.key(dv))
+	w := backwardTiles[A]{d: d, k: h.key(k), v: h.key(v), dk: dkSum.Mat, dv: dvSum.Mat, delta: floats[A](s, h.Length)}
+	w.probability, w.p = scratchMat[A](s, attentionBlock, attentionBlock)
+	w.gradient, w.dp = scratchMat[A](s, attentionBlock, attentionBlock)
+	buf, dbuf := floats[A](s, h.HeadDim), floats[A](s, h.HeadDim)
+	for range h.Heads / h.KVHeads {
+		dqSum.begin(h.query(dq))
+		w.head, w.q, w.do, w.dq = h, h.query(q), h.query(do), dqSum.Mat
+		w.lse = tensor.Host[A](h.statistics(lse))
+		os, dos := rowsOf[A](h.query(o)), rowsOf[A](w.do)
+		for i := range w.delta {
+			w.delta[i] = dot(os.read(i, buf), dos.read(i, dbuf))
+		}
+		for j0 := 0; j0 < h.Length; j0 += attentionBlock {
+			for i0 := j0; i0 < h.Length; i0 += attentionBlock {
+				w.add(i0, min(i0+attentionBlock, h.Length), j0, min(j0+attentionBlock, h.Length))
+			}
+		}
+		dqSum.end()
+		h.head++
+	}
+	dkSum.end()
+	dvSum.end()
+}
+
+// backwardTiles is the state of attendBackward within one query head. Its matrices are [Length, HeadDim].
+type backwardTiles[A float] struct {
+	head
+	d           *Device
+	q, k, v, do tensor.Mat
+	dq, dk, dv  tensor.Mat // of dtype A
+	lse, delta  []A        // [Length]; delta is rowsum(do·o)
+	probability tensor.Mat // [attentionBlock, attentionBlock]
+	gradient    tensor.Mat // of the scores, like probability
+	p, dp       []A        // their elements
+	first       [attentionBlock]int
+}
+
+// add adds the share of queries [i0, i1) and keys [j0, j1).
+func (w *backwardTiles[A]) add(i0, i1, j0, j1 int) {
+	if w.firstKeys(&w.first, i0, i1) >= j1 {
+		return
+	}
+	q, do, k, v := w.q.RowRange(i0, i1), w.do.RowRange(i0, i1), w.k.RowRange(j0, j1), w.v.RowRange(j0, j1)
+	probability := w.probability.RowRange(0, i1-i0).ColRange(0, j1-j0)
+	gradient := w.gradient.RowRange(0, i1-i0).ColRange(0, j1-j0)
+	w.d.product(tensor.NT, probability, q, k, false)
+	w.d.product(tensor.NT, gradient, do, v, false)
+	scale := A(w.Scale)
+	for i := range i1 - i0 {
+		first, last := w.first[i]-j0, i0+i-j0
+		p := visible(w.p[i*attentionBlock:][:j1-j0], first, last)
+		dp := visible(w.dp[i*attentionBlock:][:j1-j0], first, last)[:len(p)]
+		expScaled(p, p, scale, w.lse[i0+i])
+		delta := w.delta[i0+i]
+		for j, x := range p {
+			dp[j] = x * (dp[j] - delta) * scale
+		}
+	}
+	w.d.product(tensor.TN, w.dv.RowRange(j0, j1), probability, do, true)
+	w.d.product(tensor.TN, w.dk.RowRange(j0, j1), gradient, q, true)
+	w.d.product(tensor.NN, w.dq.RowRange(i0, i1), gradient, k, true)
+}
+
+// sums is a matrix of A to add into: the destination itself if it holds A, else scratch that is rounded into it.
+type sums[A float] struct {
+	tensor.Mat
+	to tensor.Mat
+}
+
+// newSums makes sums for destinations like to.
+func newSums[A float](s *scratch, to tensor.Mat) *sums[A] {
+	if to.DType() != tensor.BF16 {
+		return &sums[A]{}
+	}
+	m, _ := scratchMat[A](s, to.Rows, to.Cols)
+	return &sums[A]{Mat: m}
+}
+
+// begin sets the sums for to to 0.
+func (m *sums[A]) begin(to tensor.Mat) {
+	m.to = to
+	if to.DType() != tensor.BF16 {
+		m.Mat = to
+	}
+	r := rowsOf[A](m.Mat)
+	for i := range m.Rows {
+		clear(r.read(i, nil))
+	}
+}
+
+// end stores the sums in the destination.
+func (m *sums[A]) end() {
+	from, to := rowsOf[A](m.Mat), rowsOf[A](m.to)
+	for i := range m.Rows {
+		to.store(i, from.read(i, nil))
+	}
+}

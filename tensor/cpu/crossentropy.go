@@ -1,0 +1,61 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/herdtrain/herd/tensor"
+)
+
+// CrossEntropy works row by row, in three passes: largest logit, exponentials and their sum, gradient.
+func (d *Device) CrossEntropy(q tensor.Queue, loss tensor.Buffer, logits tensor.Mat, targets tensor.Buffer,
+	scale float64, grad bool) {
+	dt := logits.DType()
+	check("CrossEntropy(loss, logits, targets)", like(dt, logits.Rows, logits.Cols, logits) && logits.Cols > 0 &&
+		holds(loss, dt.Accum(), logits.Rows) && holds(targets, tensor.I32, logits.Rows),
+		vector(loss), logits, vector(targets))
+	split(q, logits.Rows, rowGrain(logits.Cols), func(i0, i1 int) {
+		if dt == tensor.F64 {
+			crossEntropy[float64](d, loss, logits, targets, scale, grad, i0, i1)
+		} else {
+			crossEntropy[float32](d, loss, logits, targets, float32(scale), grad, i0, i1)
+		}
+	})
+}
+
+func crossEntropy[A float](d *Device, loss tensor.Buffer, logits tensor.Mat, targets tensor.Buffer, scale A, grad bool,
+	i0, i1 int) {
+	s := d.scratches.take()
+	defer d.scratches.give(s)
+	buf, e := floats[A](s, logits.Cols), floats[A](s, logits.Cols)
+	xs, losses := rowsOf[A](logits), tensor.Host[A](loss)
+	for i, target := range tensor.Host[int32](targets)[i0:i1] {
+		i += i0
+		row := xs.read(i, buf)
+		if target < 0 {
+			losses[i] = 0
+			if grad {
+				clear(row)
+				xs.store(i, row)
+			}
+			continue
+		}
+		checkIndex("CrossEntropy", "target", target, len(row))
+		top := row[0]
+		for _, v := range row {
+			if v > top {
+				top = v
+			}
+		}
+		expScaled(e, row, 1, top)
+		total := sum(e)
+		losses[i] = A(math.Log(float64(total)) + float64(top) - float64(row[target]))
+		if grad {
+			factor := scale / total
+			for j, v := range e {
+				row[j] = v * factor
+			}
+			row[target] = (e[target]/total - 1) * scale
+			xs.store(i, row)
+		}
+	}
+}

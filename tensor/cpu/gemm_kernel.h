@@ -1,0 +1,230 @@
+// The product of two matrices for one instruction set, to be included with these macros set:
+//
+//	TARGET        the attribute that selects the instruction set
+//	MR, NR        rows and columns of the register tile
+//	VL            floats in a vector
+//	BROADCAST(x)  a vector of x's
+//	FMA(x, y, z)  x·y + z, lane by lane
+//	TRANSPOSE8    defined where AVX2 may be used to pack
+//
+// The scheme is Goto and van de Geijn's (Anatomy of High-Performance Matrix Multiplication, 2008): blocks of both
+// operands are copied into panels in the order in which the register tile reads them, converted to fp32 and padded with
+// zeros to whole tiles. An element of c is a chain of multiply-adds over k inside each KC-block, and the blocks' sums
+// are added in ascending order: its bits depend on K and on the two vectors that make it, not on where it lies.
+#include <string.h>
+
+#include "gemm.h"
+
+enum {
+	KC = 256,           // k in a block; part of the definition of the result
+	MC = 192 / MR * MR, // rows of a whose panels stay in the L2 cache
+	MO = 4 * MC,        // rows for which the panels of b are kept
+	NC = 512,           // columns of b
+	SLACK = 16,         // floats that packing may write past the last panel
+};
+
+enum { WORKSPACE = MC * KC + SLACK + NC * KC + SLACK + MO * NC };
+
+#define INLINE TARGET static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * VL)));
+typedef float unaligned __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE const void *at(const void *p, int64_t i, int bf16) { return (const char *)p + i * (bf16 ? 2 : 4); }
+
+INLINE float load(const void *p, int64_t i, int bf16) {
+	if (!bf16) return ((const float *)p)[i];
+	uint32_t u = (uint32_t)((const uint16_t *)p)[i] << 16;
+	float f;
+	memcpy(&f, &u, 4);
+	return f;
+}
+
+// To nearest, ties to even; a NaN stays one.
+INLINE uint16_t to_bf16(float f) {
+	uint32_t u;
+	memcpy(&u, &f, 4);
+	uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+	return (u & 0x7fffffff) > 0x7f800000 ? (u >> 16 | 0x40) : rounded;
+}
+
+#ifdef TRANSPOSE8
+INLINE __m256 load8(const void *p, int bf16) {
+	if (!bf16) return _mm256_loadu_ps(p);
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
+
+// dst [8][8], ld apart, is the transpose of 8 columns of src, of which the first `valid` rows exist.
+INLINE void transpose8(float *dst, int64_t ld, const void *src, int64_t stride, int64_t valid, int bf16) {
+	__m256 r[8], s[8];
+	for (int i = 0; i < 8; i++) r[i] = i < valid ? load8(at(src, i * stride, bf16), bf16) : _mm256_setzero_ps();
+	for (int i = 0; i < 8; i += 2) {
+		s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+		s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 8; i += 4) {
+		r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
+		r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xee);
+		r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
+		r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xee);
+	}
+	for (int i = 0; i < 4; i++) _mm256_storeu_ps(dst + i * ld, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+	for (int i = 0; i < 4; i++) _mm256_storeu_ps(dst + (i + 4) * ld, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+}
+#endif
+
+// Packs a [count][kc] block, k contiguous in src, into panels [kc][width].
+INLINE void pack_rows(float *dst, const int width, const void *src, int64_t stride, int64_t count, int64_t kc,
+                      const int bf16) {
+	for (int64_t t = 0; t < count; t += width, dst += width * kc) {
+		const void *rows = at(src, t * stride, bf16);
+		int64_t valid = least(width, count - t), k = 0;
+#ifdef TRANSPOSE8
+		// The last group of 8 may reach past the panel's width, into floats that are written after it.
+		for (; k + 8 <= kc; k += 8)
+			for (int r = (width - 1) / 8 * 8; r >= 0; r -= 8)
+				transpose8(dst + k * width + r, width, at(rows, r * stride + k, bf16), stride, valid - r, bf16);
+#endif
+		for (; k < kc; k++)
+			for (int r = 0; r < width; r++) dst[k * width + r] = r < valid ? load(rows, r * stride + k, bf16) : 0;
+	}
+}
+
+// Packs a [kc][count] block into panels [kc][width].
+INLINE void pack_columns(float *dst, const int width, const void *src, int64_t stride, int64_t count, int64_t kc,
+                         const int bf16) {
+	// Where a panel ends inside a cache line, 8 rows at a time: the lines stay until the next panel reads on in them.
+	// Rows and panels often lie a multiple of 2 KiB apart and compete for the same few places of the cache.
+	const int64_t step = width * (bf16 ? 2 : 4) % 64 ? 8 : 1;
+	for (int64_t k0 = 0; k0 < kc; k0 += step) {
+		int64_t k1 = least(k0 + step, kc);
+		for (int64_t t = 0; t < count; t += width)
+			for (int64_t k = k0; k < k1; k++) {
+				const void *row = at(src, k * stride + t, bf16);
+				float *d = dst + t * kc + k * width;
+				if (t + width <= count)
+					for (int r = 0; r < width; r++) d[r] = load(row, r, bf16);
+				else
+					for (int r = 0; r < width; r++) d[r] = t + r < count ? load(row, r, bf16) : 0;
+			}
+	}
+}
+
+// Packs rows or columns t0 … t0+count, k0 … k0+kc of m; by_rows if k runs along m's rows.
+INLINE void pack(float *dst, const int width, gemm_mat m, int by_rows, int64_t t0, int64_t count, int64_t k0,
+                 int64_t kc) {
+	const void *src = at(m.ptr, by_rows ? t0 * m.stride + k0 : k0 * m.stride + t0, m.bf16);
+	if (by_rows && m.bf16) pack_rows(dst, width, src, m.stride, count, kc, 1);
+	if (by_rows && !m.bf16) pack_rows(dst, width, src, m.stride, count, kc, 0);
+	if (!by_rows && m.bf16) pack_columns(dst, width, src, m.stride, count, kc, 1);
+	if (!by_rows && !m.bf16) pack_columns(dst, width, src, m.stride, count, kc, 0);
+}
+
+TARGET static void pack_a(float *dst, gemm_mat m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
+	pack(dst, MR, m, by_rows, t0, n, k0, kc);
+}
+
+TARGET static void pack_b(float *dst, gemm_mat m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
+	pack(dst, NR, m, by_rows, t0, n, k0, kc);
+}
+
+// The sums stay in registers: every loop over them is unrolled.
+#define UNROLL _Pragma("GCC unroll 16")
+
+// tile [MR][NR] is, or has added to it, the product of the panels a [kc][MR] and b [kc][NR].
+TARGET __attribute__((noinline)) static void multiply(float *tile, const float *a, const float *b, int64_t kc,
+                                                      int add) {
+	vec sum[MR][NR / VL], row[NR / VL];
+	UNROLL for (int i = 0; i < MR; i++)
+		UNROLL for (int j = 0; j < NR / VL; j++) sum[i][j] = (vec){0};
+	for (int64_t k = 0; k < kc; k++, a += MR, b += NR) {
+		UNROLL for (int j = 0; j < NR / VL; j++) row[j] = *(const unaligned *)(b + j * VL);
+		UNROLL for (int i = 0; i < MR; i++) {
+			vec x = BROADCAST(a[i]);
+			UNROLL for (int j = 0; j < NR / VL; j++) sum[i][j] = FMA(x, row[j], sum[i][j]);
+		}
+	}
+	unaligned *out = (unaligned *)tile;
+	UNROLL for (int i = 0; i < MR; i++)
+		UNROLL for (int j = 0; j < NR / VL; j++, out++) {
+			if (add) sum[i][j] += *out;
+			*out = sum[i][j];
+		}
+}
+
+INLINE void store_rows(gemm_mat c, int64_t i, int64_t j, int64_t rows, int64_t cols, const float *tile,
+                       const int accumulate) {
+	for (int64_t r = 0; r < rows; r++, tile += NR) {
+		int64_t first = (i + r) * c.stride + j;
+		if (c.bf16) {
+			uint16_t *out = (uint16_t *)c.ptr + first;
+			for (int64_t x = 0; x < cols; x++) out[x] = to_bf16(accumulate ? load(out, x, 1) + tile[x] : tile[x]);
+		} else {
+			float *out = (float *)c.ptr + first;
+			for (int64_t x = 0; x < cols; x++) out[x] = accumulate ? out[x] + tile[x] : tile[x];
+		}
+	}
+}
+
+// Sets c at (i, j) from the part of a tile that lies in c, or adds it.
+TARGET static void store(gemm_mat c, int64_t i, int64_t j, const float *tile, int accumulate) {
+	int64_t rows = least(MR, c.rows - i), cols = least(NR, c.cols - j);
+	if (cols == NR && accumulate) store_rows(c, i, j, rows, NR, tile, 1);
+	if (cols == NR && !accumulate) store_rows(c, i, j, rows, NR, tile, 0);
+	if (cols < NR) store_rows(c, i, j, rows, cols, tile, accumulate);
+}
+
+// Fetches the lines of a tile of c into the cache while the tile is computed.
+INLINE void prefetch(gemm_mat c, int64_t i, int64_t j) {
+	for (int64_t r = i; r < least(i + MR, c.rows); r++)
+		for (int x = 0; x < NR; x += 16) __builtin_prefetch(at(c.ptr, r * c.stride + j + x, c.bf16), 1);
+}
+
+TARGET static void gemm(int form, gemm_mat c, gemm_mat a, gemm_mat b, int accumulate, float *work) {
+	const int64_t K = form == GEMM_TN ? a.rows : a.cols;
+	float *panels_a = work, *panels_b = panels_a + MC * KC + SLACK, *sums = panels_b + NC * KC + SLACK;
+	float single[MR * NR] __attribute__((aligned(64)));
+	for (int64_t jc = 0; jc < c.cols; jc += NC) {
+		const int64_t nc = least(NC, c.cols - jc);
+		for (int64_t oc = 0; oc < c.rows; oc += MO) {
+			const int64_t oc_end = least(oc + MO, c.rows);
+			int64_t pc = 0;
+			do { // once even if K is 0
+				const int64_t kc = least(KC, K - pc);
+				pack_b(panels_b, b, form == GEMM_NT, jc, nc, pc, kc);
+				float *tile = K > KC ? sums : single;
+				for (int64_t ic = oc; ic < oc_end; ic += MC) {
+					const int64_t mc = least(MC, oc_end - ic);
+					pack_a(panels_a, a, form != GEMM_TN, ic, mc, pc, kc);
+					for (int64_t j = 0; j < nc; j += NR)
+						for (int64_t i = 0; i < mc; i += MR) {
+							if (pc + kc == K) prefetch(c, ic + i, jc + j);
+							multiply(tile, panels_a + i * kc, panels_b + j * kc, kc, pc > 0);
+							if (pc + kc == K) store(c, ic + i, jc + j, tile, accumulate);
+							if (K > KC) tile += MR * NR;
+						}
+				}
+				pc += KC;
+			} while (pc < K);
+		}
+	}
+}
+
+enum { CHAINS = 12 };
+
+// Runs CHAINS independent chains of multiply-adds in registers.
+TARGET static float peak(int64_t rounds) {
+	volatile float scale = 0.5f, shift = 1.0f;
+	vec x = BROADCAST(scale), y = BROADCAST(shift), sum[CHAINS];
+	for (int i = 0; i < CHAINS; i++) sum[i] = y * (float)i; // different chains, lest they become one
+	for (int64_t n = 0; n < rounds; n++)
+		for (int i = 0; i < CHAINS; i++) sum[i] = FMA(sum[i], x, y);
+	for (int i = 1; i < CHAINS; i++) sum[0] += sum[i];
+	return sum[0][0];
+}
+
+static gemm_kernel kernel(const char *name, int available) {
+	return (gemm_kernel){name, MR, NR, available, WORKSPACE, CHAINS * VL, gemm, peak};
+}

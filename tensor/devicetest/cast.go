@@ -1,0 +1,31 @@
+package devicetest
+
+import "github.com/herdtrain/herd/tensor"
+
+func testCast(s *suite) {
+	n := s.size(40, 20000)
+	v := s.random(s.dt, n, 3)
+	src := s.put(s.dt, v)
+	for _, dt := range []tensor.DType{tensor.F32, tensor.BF16, tensor.F64} {
+		dst := s.put(dt, s.random(dt, n+2, 1))
+		before := s.get(dst)
+		s.dev.Cast(s.q, dst.Slice(1, n+1), src)
+		want := append(append(before[:1:1], decode(dt, encode(dt, v), n)...), before[n+1])
+		s.equal("Cast to "+dt.String(), s.get(dst), want)
+	}
+	if s.dt == tensor.F64 { // 1 + 2^-8 is a tie between bfloat16 values, and float32 would lose what decides it
+		src := s.put(tensor.F64, []float64{1 + 0x1p-8 + 0x1p-40, 1 + 0x1p-8 - 0x1p-40, -1 - 0x1p-8 - 0x1p-40, 1 + 0x1p-8})
+		dst := s.alloc(tensor.BF16, 4)
+		s.dev.Cast(s.q, dst, src)
+		s.equal("Cast near a tie", s.get(dst), []float64{1 + 0x1p-7, 1, -1 - 0x1p-7, 1})
+	}
+	dst := s.put(s.dt, v)
+	s.dev.Fill(s.q, dst.Slice(n/3, n), 1.5)
+	for i := range v[n/3:] {
+		v[n/3+i] = 1.5
+	}
+	s.equal("Fill", s.get(dst), v)
+	ints := s.putInts([]int32{1, 2, 3})
+	s.dev.Fill(s.q, ints.Slice(1, 3), -7)
+	s.equal("Fill of integers", s.get(ints), []float64{1, -7, -7})
+}
