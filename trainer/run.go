@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/herdtrain/herd/trainer/config"
+	"github.com/herdtrain/herd/trainer/run"
+)
+
+func newRunCommand() *cobra.Command {
+	var file, resume string
+	var sets []string
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Train a job, from the start or from its newest good checkpoint",
+		Long: `Run trains the job of a job file up to its last step. If the job's output directory holds checkpoints it goes on
+from the newest one that is undamaged, and gives the same bits as a run that was never interrupted.
+
+Interrupt it with Ctrl-C or SIGTERM: it finishes the step, saves, and ends with exit code 75; the same command goes on
+from there. A second signal ends it at once.`,
+		Example: `  trainer run --config configs/llama3-debug.yaml
+  trainer run --config job.yaml --set train.steps=1000 --set data.train.0.path=runs/data/books
+  trainer run --config - < job.yaml
+  trainer run --config job.yaml --resume runs/other/checkpoints/step-00000100.gen-1.a-1`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			job, err := config.Load(file, sets)
+			if err != nil {
+				return err
+			}
+			stop, end := stopOnSignal(cmd.ErrOrStderr())
+			defer end()
+			o := run.Options{Resume: resume, Stop: stop, Out: cmd.OutOrStdout(), Version: readBuildInfo().Version}
+			o.Width, o.Terminal = terminal(o.Out)
+			err = run.Run(cmd.Context(), job, o)
+			if exitCode(err) == exitStopped {
+				args := []string{os.Args[0], "run", "--config", file}
+				for _, s := range sets {
+					args = append(args, "--set", s)
+				}
+				err = fmt.Errorf("%w; go on with:\n  %s", err, commandLine(args))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "job file; - reads standard input")
+	cmd.Flags().StringArrayVar(&sets, "set", nil, "override a value of the job file: path=value, list items by index")
+	cmd.Flags().StringVar(&resume, "resume", "auto", "where to start: auto, none, or a checkpoint directory")
+	if err := cmd.MarkFlagRequired("config"); err != nil {
+		panic(err)
+	}
+	return cmd
+}
+
+// stopOnSignal closes stop at the first SIGINT or SIGTERM, and ends the process at the second.
+func stopOnSignal(log io.Writer) (stop <-chan struct{}, end func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	asked, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case s := <-signals:
+				if n > 0 {
+					fmt.Fprintf(log, "trainer: %v again: ending at once, without a checkpoint\n", s)
+					os.Exit(exitStopped)
+				}
+				fmt.Fprintf(log, "trainer: %v: finishing the step and saving; once more ends at once\n", s)
+				close(asked)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return asked, func() {
+		signal.Stop(signals)
+		close(done)
+	}
+}
+
+// terminal says whether out is one, and how wide.
+func terminal(out io.Writer) (width int, ok bool) {
+	f, isFile := out.(*os.File)
+	if !isFile || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	return width, err == nil
+}
+
+// commandLine is args as one would type them.
+func commandLine(args []string) string {
+	quoted := make([]string, len(args))
+	for i, a := range args {
+		if a == "" || strings.ContainsAny(a, " \t\n'\"\\$&|;<>()*?[]{}~#`!") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		quoted[i] = a
+	}
+	return strings.Join(quoted, " ")
+}

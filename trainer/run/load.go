@@ -1,0 +1,73 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/herdtrain/herd/checkpoint"
+	"github.com/herdtrain/herd/tensor"
+)
+
+// initialize gives the parameters their initial values; the moments are zero.
+func (w *worker) initialize() {
+	host := make([]float32, w.stage.Params.Len)
+	w.stage.Params.Initialize(host, w.job.Job.Seed)
+	w.dev.Upload(w.q, w.opt.Master, tensor.HostBytes(tensor.HostBuffer(host)))
+	w.deriveWeights()
+}
+
+// load reads the training state of a checkpoint.
+func (w *worker) load(ctx context.Context, c *checkpoint.Checkpoint) error {
+	if err := loadTensors(ctx, c, w.dev, w.q, state(w.stage.Params, w.opt)); err != nil {
+		return err
+	}
+	w.deriveWeights()
+	return w.q.Sync(ctx)
+}
+
+// deriveWeights rounds the master weights to the weights that the passes read.
+func (w *worker) deriveWeights() {
+	if w.opt.Master != w.stage.Params.Weights {
+		w.dev.Cast(w.q, w.stage.Params.Weights, w.opt.Master)
+	}
+}
+
+// loadTensors fills the buffers of list, which a checkpoint must hold with these shapes.
+func loadTensors(ctx context.Context, c *checkpoint.Checkpoint, dev tensor.Device, q tensor.Queue, list []stored) error {
+	var wrong []string
+	for _, p := range list {
+		switch info, ok := c.Info(p.name); {
+		case !ok:
+			wrong = append(wrong, p.name+" is missing")
+		case info.DType != p.buf.DType() || !slices.Equal(info.Shape, p.param.Shape):
+			wrong = append(wrong, fmt.Sprintf("%s is %v %v, want %v %v", p.name, info.DType, info.Shape, p.buf.DType(),
+				p.param.Shape))
+		}
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("it is of another model: %s", firstFew(wrong))
+	}
+	var host []byte
+	for _, p := range list {
+		host = slices.Grow(host[:0], int(p.buf.Bytes()))[:p.buf.Bytes()]
+		if err := c.Read(ctx, p.name, host); err != nil {
+			return err
+		}
+		dev.Upload(q, p.buf, host)
+		if err := q.Sync(ctx); err != nil { // host is used again
+			return err
+		}
+	}
+	return nil
+}
+
+// firstFew joins texts, at most four of them.
+func firstFew(texts []string) string {
+	const most = 4
+	if len(texts) <= most {
+		return strings.Join(texts, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(texts[:most], ", "), len(texts)-most)
+}

@@ -1,0 +1,230 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/herdtrain/herd/dataset"
+	"github.com/herdtrain/herd/tensor"
+	"github.com/herdtrain/herd/tensor/cpu"
+	"github.com/herdtrain/herd/trainer/config"
+	"github.com/herdtrain/herd/trainer/llama"
+	"github.com/herdtrain/herd/trainer/optim"
+	"github.com/herdtrain/herd/trainer/telemetry"
+)
+
+// worker is one rank: a device, the model on it, and the loop over the steps. It belongs to one goroutine.
+type worker struct {
+	job        *config.Job
+	generation int64
+
+	dev      tensor.Device
+	q        tensor.Queue
+	arena    *tensor.Arena
+	stage    *llama.Stage
+	opt      *optim.AdamW
+	schedule optim.Schedule
+
+	stream     dataset.Stream
+	validation *sample // nil: none
+	loader     *loader
+
+	ledger    *Ledger
+	telemetry *telemetry.Recorder
+	saver     *saver
+
+	step    int64 // steps done
+	tokens  int64 // tokens seen
+	applied int64 // updates of the weights
+	skipped int   // steps in a row that were not applied
+}
+
+// Plan is the memory of one rank of the job.
+func Plan(job *config.Job) *tensor.Arena {
+	plan := tensor.NewPlan()
+	newModel(plan, nil, job)
+	return plan
+}
+
+func newModel(a *tensor.Arena, dev tensor.Device, job *config.Job) (*llama.Stage, *optim.AdamW) {
+	size := llama.Size{Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength}
+	stage := llama.NewStage(a, dev, job.Model.Config(), dtype(job), size, true)
+	o := optim.New(a, stage.Params)
+	o.Beta1, o.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]
+	o.Eps, o.WeightDecay, o.ClipNorm = job.Optimizer.Eps, job.Optimizer.WeightDecay, job.Optimizer.ClipNorm
+	return stage, o
+}
+
+// dtype is the storage type of weights and activations.
+func dtype(job *config.Job) tensor.DType {
+	if job.Train.Precision == "bf16" {
+		return tensor.BF16
+	}
+	return tensor.F32
+}
+
+func newSchedule(job *config.Job) optim.Schedule {
+	return optim.Schedule{
+		Kind: job.Schedule.Kind, LR: job.Optimizer.LR, WarmupSteps: job.Schedule.WarmupSteps, Steps: job.Train.Steps,
+		FinalRatio: job.Schedule.FinalRatio, DecaySteps: job.Schedule.DecaySteps,
+	}
+}
+
+// openModel brings up the device, with the memory of the plan, and the model on it; the parameters are still zero.
+func (w *worker) openModel() error {
+	dev, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return err
+	}
+	w.dev, w.q = dev, dev.Queue(tensor.Compute)
+	if w.arena, err = Plan(w.job).Arena(dev); err != nil {
+		return err
+	}
+	w.stage, w.opt = newModel(w.arena, dev, w.job)
+	w.schedule = newSchedule(w.job)
+	return nil
+}
+
+// openData opens the training and validation streams, which must fit the model and the tokenizer.
+func (w *worker) openData(tokenizer string) (err error) {
+	o := dataset.Options{
+		Length: w.job.Data.SequenceLength, GlobalBatch: w.job.Train.GlobalBatch, Seed: w.job.Job.Seed,
+		Vocab: w.job.Model.Vocab, TokenizerDigest: tokenizer, DocumentMask: w.job.Data.DocumentMask,
+	}
+	for _, s := range w.job.Data.Train {
+		o.Sources = append(o.Sources, dataset.Source{Path: s.Path, Weight: s.Weight})
+	}
+	if w.stream, err = dataset.Open(o); err != nil {
+		return fmt.Errorf("data.train: %w", err)
+	}
+	if v := w.job.Data.Validation; v != nil {
+		if w.validation, err = openSample(w.job, v.Path, tokenizer, v.Sequences, w.job.Train.MicroBatch); err != nil {
+			return fmt.Errorf("data.validation: %w", err)
+		}
+	}
+	return nil
+}
+
+// train runs the steps that are left. When stop is closed it finishes the step, saves and returns an error with exit
+// code 75.
+func (w *worker) train(ctx context.Context, stop <-chan struct{}) error {
+	steps := w.job.Train.Steps
+	w.loader = newLoader(ctx, w.stream, w.step, steps, w.job.Train.GlobalBatch)
+	defer w.loader.close()
+	if w.step == 0 {
+		if err := w.validate(ctx); err != nil {
+			return err
+		}
+	}
+	for w.step < steps {
+		if err := w.trainStep(ctx, w.step); err != nil {
+			return err
+		}
+		if v := w.job.Data.Validation; v != nil && (w.step%int64(v.Every) == 0 || w.step == steps) {
+			if err := w.validate(ctx); err != nil {
+				return err
+			}
+		}
+		stopping := isClosed(stop) && w.step < steps
+		if every := w.job.Checkpoint.Every; stopping || w.step == steps || every > 0 && w.step%every == 0 {
+			w.saver.begin(ctx, w)
+		}
+		if stopping {
+			return w.stopped()
+		}
+	}
+	return w.saver.wait()
+}
+
+func (w *worker) stopped() error {
+	if err := w.saver.wait(); err != nil {
+		return fmt.Errorf("stopped after step %d of %d, which could not be saved: %w", w.step, w.job.Train.Steps, err)
+	}
+	return &exitError{exitStopped, fmt.Errorf("stopped after step %d of %d, which is saved", w.step, w.job.Train.Steps)}
+}
+
+// validate measures the mean loss over the job's validation sequences.
+func (w *worker) validate(ctx context.Context) error {
+	if w.validation == nil {
+		return nil
+	}
+	begin := time.Now()
+	m, err := w.validation.evaluate(ctx, w.dev, w.stage, w.opt.LossSum())
+	if err != nil {
+		return fmt.Errorf("validation after step %d: %w", w.step, err)
+	}
+	w.telemetry.Validation(w.step, m.Loss, time.Since(begin))
+	return nil
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// openTelemetry starts the step line and the files beside it; the steps go on after w.step.
+func (w *worker) openTelemetry(ctx context.Context, o Options) (err error) {
+	out, t := w.job.Job.Output, w.job.Telemetry
+	opt := telemetry.Options{
+		Out: o.Out, Terminal: o.Terminal, Width: o.Width, Resume: w.step, Prometheus: t.Prometheus,
+		Peak: cpu.PeakFLOPS("", runtime.GOMAXPROCS(0), peakTime),
+	}
+	opt.FLOPsFull, opt.FLOPsCausal = w.job.Model.Config().FLOPs(w.job.Data.SequenceLength)
+	if t.JSONL {
+		opt.JSONL = filepath.Join(out, "metrics.jsonl")
+	}
+	if t.TensorBoard {
+		opt.TensorBoard = filepath.Join(out, "tensorboard")
+	}
+	w.telemetry, err = telemetry.New(ctx, opt)
+	if err == nil {
+		w.telemetry.Event("%s, peak %.0f GFLOP/s in fp32; memory plan %s", w.dev.Name(), opt.Peak/1e9, planLine(w.arena))
+	}
+	return err
+}
+
+// peakTime is how long the machine's peak is measured, for MFU.
+const peakTime = 20 * time.Millisecond
+
+// planLine is a memory plan in a few words.
+func planLine(a *tensor.Arena) string {
+	s := fmt.Sprintf("%.1f MiB:", float64(a.Bytes())/(1<<20))
+	uses, bytes := a.Uses()
+	for _, u := range uses {
+		s += fmt.Sprintf(" %s %.1f,", u, float64(bytes[u])/(1<<20))
+	}
+	return strings.TrimSuffix(s, ",")
+}
+
+// close ends what the worker started: it waits for a save in flight and reports its failure.
+func (w *worker) close() error {
+	var errs []error
+	if w.saver != nil {
+		errs = append(errs, w.saver.wait())
+	}
+	if w.telemetry != nil {
+		errs = append(errs, w.telemetry.Close())
+	}
+	if w.ledger != nil {
+		errs = append(errs, w.ledger.Close())
+	}
+	if w.stream != nil {
+		errs = append(errs, w.stream.Close())
+	}
+	if w.validation != nil {
+		errs = append(errs, w.validation.stream.Close())
+	}
+	if w.dev != nil {
+		errs = append(errs, w.dev.Close())
+	}
+	return errors.Join(errs...)
+}
