@@ -125,8 +125,8 @@ func (x *shardIndex) validate() error {
 			return fmt.Errorf("batch %d has %d bytes, want %d", i, b.size, want)
 		}
 		if b.offset < end || b.offset%8 != 0 || b.offset > x.arrowSize-int64(b.size) {
-			return fmt.Errorf("batch %d at offset %d (%d bytes), want a multiple of 8 from %d within the %d bytes of the file",
-				i, b.offset, b.size, end, x.arrowSize)
+			return fmt.Errorf("batch %d at offset %d (%d bytes), want a multiple of 8 from %d within the %d bytes of the "+
+				"file", i, b.offset, b.size, end, x.arrowSize)
 		}
 		end = b.offset + int64(b.size)
 	}

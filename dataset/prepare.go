@@ -91,7 +91,7 @@ func (o *PrepareOptions) Validate() error {
 	bad(!(o.Validation >= 0 && o.Validation < 1), "validation %v, want a fraction from 0 up to but not 1", o.Validation)
 	bad(o.Validation > 0 && o.ValidationOutput == "", "validation %v needs a validation-output directory", o.Validation)
 	bad(o.Validation == 0 && o.ValidationOutput != "", "validation-output needs a validation fraction above 0")
-	bad(o.Output != "" && o.Output == o.ValidationOutput, "output and validation-output are the same directory %s", o.Output)
+	bad(o.Output != "" && o.Output == o.ValidationOutput, "output and validation-output are both %s", o.Output)
 	bad(o.SequenceLength < 1 || o.SequenceLength > maxSequence,
 		"sequence-length %d, want 1 to %d", o.SequenceLength, maxSequence)
 	bad(o.Workers < 0, "workers %d, want 0 (all CPUs) or a positive number", o.Workers)
@@ -179,8 +179,8 @@ func (p *preparer) openTokenizer() error {
 	case err != nil:
 		return err
 	case p.o.VocabSize != 0 && tok.Vocab() != p.o.VocabSize:
-		return fmt.Errorf("tokenizer %s has a vocabulary of %d, vocab-size asks for %d: remove the file to train another, "+
-			"or leave vocab-size out", p.o.TokenizerPath, tok.Vocab(), p.o.VocabSize)
+		return fmt.Errorf("tokenizer %s has a vocabulary of %d, vocab-size asks for %d: remove the file to train "+
+			"another, or leave vocab-size out", p.o.TokenizerPath, tok.Vocab(), p.o.VocabSize)
 	}
 	p.tok = tok
 	return nil

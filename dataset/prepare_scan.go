@@ -22,7 +22,7 @@ import (
 type document struct {
 	input      int    // the number of the input that it was found in
 	name       string // slash-separated path below that input, a file's base name, or "-"
-	path       string
+	path       string // empty for standard input
 	size       int64
 	data       []byte // of standard input; nil otherwise
 	validation bool   // set apart
@@ -150,7 +150,7 @@ func (s *scanner) addStdin(i int) error {
 	if why := binaryReason(data[:min(headSize, len(data))]); why != "" {
 		return fmt.Errorf("standard input: not text: %s", why)
 	}
-	s.found = append(s.found, document{input: i, name: stdinName, path: "standard input", size: int64(len(data)), data: data})
+	s.found = append(s.found, document{input: i, name: stdinName, size: int64(len(data)), data: data})
 	return nil
 }
 
@@ -293,8 +293,8 @@ func checkSplits(docs []document, validation float64) error {
 	case validation == 0:
 		return nil
 	case apart == 0:
-		return fmt.Errorf("none of the %d documents falls into the validation split of %v: raise it or give more documents",
-			len(docs), validation)
+		return fmt.Errorf("none of the %d documents falls into the validation split of %v: raise it or give more "+
+			"documents", len(docs), validation)
 	case apart == len(docs):
 		return fmt.Errorf("all %d documents fall into the validation split of %v: lower it or give more documents",
 			len(docs), validation)

@@ -207,7 +207,7 @@ func TestPrepareBadInput(t *testing.T) {
 		{func(o *PrepareOptions) { o.Validation = 1 }, "validation 1"},
 		{func(o *PrepareOptions) { o.Validation = 0.1 }, "needs a validation-output"},
 		{func(o *PrepareOptions) { o.ValidationOutput = "v" }, "needs a validation fraction"},
-		{func(o *PrepareOptions) { o.Validation, o.ValidationOutput = 0.1, o.Output }, "same directory"},
+		{func(o *PrepareOptions) { o.Validation, o.ValidationOutput = 0.1, o.Output }, "are both"},
 		{func(o *PrepareOptions) { o.SequenceLength = 0 }, "sequence-length 0"},
 		{func(o *PrepareOptions) { o.Workers = -1 }, "workers -1"},
 		{func(o *PrepareOptions) { o.ShardWindows = 1 << 30 }, "shard-windows 1073741824"},

@@ -16,8 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shard reads one shard of a dataset, on a little-endian machine, as the tokens are. The files are opened when they are first needed: the index is read and checked as
-// a whole, the Arrow file is mapped, and each record batch is checked against its CRC once, before its first use.
+// shard reads one shard of a dataset. The files are opened when they are first needed: the index is read and checked as
+// a whole, the Arrow file is mapped, and each record batch is checked against its CRC once, before its first use. The
+// machine must be little-endian, as the tokens are.
 type shard struct {
 	dir      string
 	number   int
@@ -99,11 +100,10 @@ func (s *shard) readIndex() (*shardIndex, error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.length != s.manifest.SequenceLength || int64(x.windows) != info.Windows || x.arrowSize != info.Bytes ||
-		int64(x.tokens) != s.manifest.shardTokens(s.number) {
-		return nil, fmt.Errorf("%w: it has %d windows of length %d, %d tokens and an Arrow file of %d bytes; the manifest "+
-			"says %d, %d, %d and %d", ErrCorrupt, x.windows, x.length, x.tokens, x.arrowSize, info.Windows,
-			s.manifest.SequenceLength, s.manifest.shardTokens(s.number), info.Bytes)
+	length, tokens := s.manifest.SequenceLength, s.manifest.shardTokens(s.number)
+	if x.length != length || int64(x.windows) != info.Windows || int64(x.tokens) != tokens || x.arrowSize != info.Bytes {
+		return nil, fmt.Errorf("%w: %d windows of length %d, %d tokens, an Arrow file of %d bytes; the manifest says %d, %d, "+
+			"%d and %d", ErrCorrupt, x.windows, x.length, x.tokens, x.arrowSize, info.Windows, length, tokens, info.Bytes)
 	}
 	return x, nil
 }
@@ -180,7 +180,7 @@ func guard(mapping []byte, f func() error) (err error) {
 			if !ok || fault.Addr()-uintptr(unsafe.Pointer(&mapping[0])) >= uintptr(len(mapping)) {
 				panic(r)
 			}
-			err = fmt.Errorf("%w: the mapped file cannot be read any more (cut, or its disk failed): %w", ErrCorrupt, fault)
+			err = fmt.Errorf("%w: the mapped file can no longer be read (cut, or its disk failed): %w", ErrCorrupt, fault)
 		}
 	}()
 	return f()

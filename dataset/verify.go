@@ -47,7 +47,8 @@ const maxTokenFaults = 20
 // Verify reads every byte of the dataset in dir and compares it with all that is recorded about it: the checksums of
 // manifest and indexes, the BLAKE3 of every file, the CRC of every batch, the range of the tokens, the marks of
 // documents, and what Arrow's own reader makes of the shards. It goes on after a fault, to name them all. The error
-// wraps ErrCorrupt if there is any fault; the report is nil only if dir cannot be read or is no finished dataset.
+// wraps ErrCorrupt if there is any fault; the report is nil only if the check could not be carried out: dir cannot
+// be read or is no finished dataset, or ctx ended.
 func Verify(ctx context.Context, dir string, p *Progress) (*Report, error) {
 	defer p.Clear()
 	r := &Report{Dir: dir, Faults: []Fault{}}
@@ -69,7 +70,7 @@ func Verify(ctx context.Context, dir string, p *Progress) (*Report, error) {
 	documents, indexes := int64(0), 0
 	for i := range m.Shards {
 		if err := ctx.Err(); err != nil {
-			return r, err
+			return nil, err
 		}
 		v := shardVerifier{&shard{dir: dir, number: i, manifest: m, vocab: uint32(m.Tokenizer.Vocab)}, r}
 		if x := v.verify(); x != nil {
@@ -82,7 +83,7 @@ func Verify(ctx context.Context, dir string, p *Progress) (*Report, error) {
 		r.fault(manifestName, "documents", fmt.Errorf("%d, the indexes have %d", m.Documents, documents))
 	}
 	if err := r.checkLeftovers(m); err != nil {
-		return r, err
+		return nil, err
 	}
 	p.Finish()
 	return r, r.err()
@@ -244,7 +245,8 @@ func (v shardVerifier) compareWithArrow(o *openShard) (err error) {
 		return fmt.Errorf("%w: schema %v, want %v", ErrCorrupt, f.Schema(), tokenSchema)
 	}
 	if f.NumRecords() != len(o.batches) {
-		return fmt.Errorf("%w: Arrow's reader finds %d batches, the index has %d", ErrCorrupt, f.NumRecords(), len(o.batches))
+		return fmt.Errorf("%w: Arrow's reader finds %d batches, the index has %d",
+			ErrCorrupt, f.NumRecords(), len(o.batches))
 	}
 	for b := range o.batches {
 		rec, err := f.RecordAt(b)

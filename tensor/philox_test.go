@@ -27,8 +27,9 @@ func TestPhiloxKnownAnswers(t *testing.T) {
 func TestPhiloxStreams(t *testing.T) {
 	p := NewPhilox(42, "layers.0.wq")
 	b := p.Block(3, 5)
-	if lo, hi := p.Uint64(6, 5), p.Uint64(7, 5); lo != uint64(b[0])|uint64(b[1])<<32 || hi != uint64(b[2])|uint64(b[3])<<32 {
-		t.Errorf("words %x and %x are not block %x", lo, hi, b)
+	low, high := uint64(b[0])|uint64(b[1])<<32, uint64(b[2])|uint64(b[3])<<32
+	if p.Uint64(6, 5) != low || p.Uint64(7, 5) != high {
+		t.Errorf("words %x and %x are not block %x", p.Uint64(6, 5), p.Uint64(7, 5), b)
 	}
 	if b != philox10([4]uint32{3, 0, 5, 0}, p.k0, p.k1) {
 		t.Error("a block is not a function of counter and stream")

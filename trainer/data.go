@@ -32,9 +32,9 @@ func newDataPrepareCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prepare [flags] INPUT ...",
 		Short: "Tokenize text into a dataset",
-		Long: `Prepare reads documents, tokenizes them and writes a dataset for one sequence length. An INPUT is a text file (one
-document), a directory (every text file below it, names that begin with a dot excepted) or - (standard input, one
-document). Files of a directory that are empty, binary or unreadable are counted and skipped; named ones are an error.
+		Long: `Prepare reads documents, tokenizes them and writes a dataset for one sequence length. An INPUT is a text
+file (one document), a directory (every text file below it, names that begin with a dot excepted) or - (standard input,
+one document). Files of a directory that are empty, binary or unreadable are counted and skipped; named ones are an error.
 
 With --tokenizer bpe the rank file --tokenizer-path is used; if it does not exist, it is trained on the documents, to
 --vocab-size tokens. With --validation a fraction of the documents goes to a second dataset. The result depends on the
@@ -62,7 +62,7 @@ documents and the settings only. A dataset that is there already, with the same 
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Output, "output", "", "directory of the dataset (required)")
-	f.StringArrayVar(&o.Include, "include", nil, "pattern of file names to take from directories, repeatable (default all)")
+	f.StringArrayVar(&o.Include, "include", nil, "pattern of the file names to take, repeatable (default all)")
 	f.Var((*byteSize)(&o.MaxBytes), "max-bytes", "most text to take, as 1000000, 16MiB or 2GB (default all)")
 	f.Float64Var(&o.Validation, "validation", 0, "fraction of the documents to set apart for validation")
 	f.StringVar(&o.ValidationOutput, "validation-output", "", "directory of the validation dataset")
@@ -98,7 +98,7 @@ func newDataInspectCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().Int64Var(&window, "window", -1, "number of a window to decode (default none)")
-	cmd.Flags().StringVar(&tokenizerPath, "tokenizer-path", "", "rank file to decode with (default: the one of the manifest)")
+	cmd.Flags().StringVar(&tokenizerPath, "tokenizer-path", "", "rank file to decode with (default: the manifest's)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

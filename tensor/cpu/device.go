@@ -92,7 +92,8 @@ func (d *Device) Alloc(dt tensor.DType, n int) (tensor.Buffer, error) {
 	}
 	mem, err := unix.Mmap(-1, 0, n*dt.Size(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		return tensor.Buffer{}, fmt.Errorf("cpu: cannot allocate %d bytes (%d elements of %v): %w", n*dt.Size(), n, dt, err)
+		return tensor.Buffer{}, fmt.Errorf("cpu: cannot allocate %d bytes (%d elements of %v): %w",
+			n*dt.Size(), n, dt, err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

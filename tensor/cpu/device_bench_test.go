@@ -38,10 +38,14 @@ func BenchmarkOps(b *testing.B) {
 		w, dw, rstd, lse, table := buf(dt, dim), buf(tensor.F32, dim), buf(tensor.F32, n), buf(tensor.F32, 4*n),
 			buf(tensor.F32, length*32)
 		const params = 1 << 20
-		p, master, m, v, g := buf(dt, params), buf(tensor.F32, params), buf(tensor.F32, params), buf(tensor.F32, params),
-			buf(tensor.F32, params)
+		p, master, g := buf(dt, params), buf(tensor.F32, params), buf(tensor.F32, params)
+		m, v, step := buf(tensor.F32, params), buf(tensor.F32, params), tensor.AdamWStep{Beta2: 0.9, LR: 1, Step: 1}
 		s := tensor.AttentionShape{Batch: n / length, Length: length, Heads: 4, KVHeads: 2, HeadDim: 32, Scale: 0.2}
-		qm, k, vm := qkv.ColRange(0, dim), qkv.ColRange(dim, dim+64), qkv.ColRange(dim+64, 2*dim)
+		parts := func(m tensor.Mat) (q, k, v tensor.Mat) {
+			return m.ColRange(0, dim), m.ColRange(dim, dim+64), m.ColRange(dim+64, 2*dim)
+		}
+		qm, k, vm := parts(qkv)
+		dq, dk, dv := parts(dqkv)
 		for _, op := range []struct {
 			name     string
 			elements int
@@ -52,14 +56,13 @@ func BenchmarkOps(b *testing.B) {
 			{"RoPE", n * dim, func() { d.RoPE(q, x, ids, table, 32, false) }},
 			{"Attention", n * 4 * (length + 1) / 2, func() { d.Attention(q, y, lse, qm, k, vm, s) }},
 			{"AttentionBackward", n * 4 * (length + 1) / 2, func() {
-				d.AttentionBackward(q, dqkv.ColRange(0, dim), dqkv.ColRange(dim, dim+64), dqkv.ColRange(dim+64, 2*dim), dx, y,
-					lse, qm, k, vm, s)
+				d.AttentionBackward(q, dq, dk, dv, dx, y, lse, qm, k, vm, s)
 			}},
 			{"SwiGLU", n * ffn, func() { d.SwiGLU(q, h, gu) }},
 			{"SwiGLUBackward", n * ffn, func() { d.SwiGLUBackward(q, dgu, h, gu) }},
 			{"CrossEntropy", n * vocab, func() { d.CrossEntropy(q, rstd, logits, ids, 1, true) }},
 			{"SumSquares", params, func() { d.SumSquares(q, gate.Slice(0, 1), g) }},
-			{"AdamW", params, func() { d.AdamW(q, p, master, m, v, g, gate, tensor.AdamWStep{Beta2: 0.9, LR: 1, Step: 1}) }},
+			{"AdamW", params, func() { d.AdamW(q, p, master, m, v, g, gate, step) }},
 		} {
 			b.Run(op.name+"/"+dt.String(), func(b *testing.B) {
 				b.ReportAllocs()

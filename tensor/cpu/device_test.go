@@ -156,12 +156,16 @@ func TestWrongShapes(t *testing.T) {
 		op, want string
 		run      func()
 	}{
-		{"Gemm NT", "f32 [4 5], f32 [4 3], f32 [6 3]", func() { d.Gemm(q, tensor.NT, mat(4, 5), mat(4, 3), mat(6, 3), false) }},
+		{"Gemm NT", "f32 [4 5], f32 [4 3], f32 [6 3]", func() {
+			d.Gemm(q, tensor.NT, mat(4, 5), mat(4, 3), mat(6, 3), false)
+		}},
 		{"Upload", "3 bytes into 8", func() { d.Upload(q, buf(tensor.F32, 2), make([]byte, 3)) }},
 		{"Cast", "f32 [1 2], i32 [1 4]", func() { d.Cast(q, buf(tensor.F32, 2), ids) }},
 		{"Embed", "id 7 is not in [0, 5)", func() { d.Embed(q, mat(4, 2), mat(5, 2), ids) }},
 		{"EmbedBackward", "f32 [5 3], f32 [4 2]", func() { d.EmbedBackward(q, mat(5, 3), mat(4, 2), ids) }},
-		{"RMSNorm", "f32 [1 3]", func() { d.RMSNorm(q, mat(4, 2), buf(tensor.F32, 4), mat(4, 2), buf(tensor.F32, 3), 1) }},
+		{"RMSNorm", "f32 [1 3]", func() {
+			d.RMSNorm(q, mat(4, 2), buf(tensor.F32, 4), mat(4, 2), buf(tensor.F32, 3), 1)
+		}},
 		{"RoPE", "i32 [1 4]", func() { d.RoPE(q, mat(3, 4), ids, buf(tensor.F32, 8), 4, false) }},
 		{"RoPE", "position 7 is not in [0, 2)", func() { d.RoPE(q, mat(4, 4), ids, buf(tensor.F32, 8), 4, false) }},
 		{"Attention", "f32 [4 6], f32 [4 4]", func() {

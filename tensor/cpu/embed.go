@@ -13,7 +13,8 @@ func (d *Device) Embed(q tensor.Queue, x, w tensor.Mat, ids tensor.Buffer) {
 	split(q, x.Rows, rowGrain(x.Cols), func(i0, i1 int) {
 		for i, id := range tensor.Host[int32](ids)[i0:i1] {
 			checkIndex("Embed", "id", id, w.Rows)
-			copy(tensor.HostBytes(x.RowRange(i0+i, i0+i+1).Buffer), tensor.HostBytes(w.RowRange(int(id), int(id)+1).Buffer))
+			to, from := x.RowRange(i0+i, i0+i+1), w.RowRange(int(id), int(id)+1)
+			copy(tensor.HostBytes(to.Buffer), tensor.HostBytes(from.Buffer))
 		}
 	})
 }

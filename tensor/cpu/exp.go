@@ -17,8 +17,8 @@ func expScaled[A float](dst, x []A, scale, shift A) {
 }
 
 // expScaled32 computes exp(x) as 2^n · exp(r) with n = round(x/ln 2), |r| ≤ ln 2 / 2, and a polynomial of degree 6 for
-// exp(r) (coefficients of Cephes, expf.c). ln 2 is split so that n·ln2High is exact. Beyond [low, high] 2^n is no normal
-// number.
+// exp(r) (coefficients of Cephes, expf.c). ln 2 is split so that n·ln2High is exact. Beyond low and high 2^n is not a
+// normal number.
 func expScaled32(dst, x []float32, scale, shift float32) {
 	const (
 		low, high  = -87, 88

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestExp32 measures the error of expScaled in units in the last place, over a million arguments from where the result is
-// 0 to where it is infinite.
+// TestExp32 measures the error of expScaled in units in the last place, over a million arguments from where the result
+// is 0 to where it is infinite.
 func TestExp32(t *testing.T) {
 	exp32 := func(x float32) float32 {
 		v := []float32{2 * x}

@@ -2,9 +2,9 @@ package cpu
 
 import "github.com/herdtrain/herd/tensor"
 
-// A piece of work of goGemm is a tile of c of tileRows × tileCols. The sums over K go by blocks of tileDepth: a block is
-// summed in registers, then added to the tile. Operands are packed for the registers, microRows × microCols at a time,
-// with zeros beyond the edges, so that every element is summed in the same order whatever the sizes of c.
+// A piece of work of goGemm is a tile of c of tileRows × tileCols. The sums over K go by blocks of tileDepth: a block
+// is summed in registers, then added to the tile. Operands are packed for the registers, microRows × microCols at a
+// time, with zeros beyond the edges, so that every element is summed in the same order whatever the sizes of c.
 const (
 	tileRows, tileCols, tileDepth = 64, 64, 256
 	microRows, microCols          = 2, 4
@@ -12,17 +12,16 @@ const (
 
 // Gemm uses the kernels of the Device, for F64 plain Go.
 func (d *Device) Gemm(q tensor.Queue, form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
-	rows, cols, depth := a.Rows, b.Cols, a.Cols
-	fits := b.Rows == depth
+	rows, cols, fits := a.Rows, b.Cols, a.Cols == b.Rows
 	switch form {
 	case tensor.NT:
-		cols, fits = b.Rows, b.Cols == depth
+		cols, fits = b.Rows, a.Cols == b.Cols
 	case tensor.TN:
-		rows, depth = a.Cols, a.Rows
-		fits = b.Rows == depth
+		rows, fits = a.Cols, a.Rows == b.Rows
 	}
 	dt := c.DType().Accum()
-	fits = fits && c.Rows == rows && c.Cols == cols && a.DType().Accum() == dt && b.DType().Accum() == dt && like(dt, 0, 0)
+	fits = fits && c.Rows == rows && c.Cols == cols && c.DType() != tensor.I32 &&
+		a.DType().Accum() == dt && b.DType().Accum() == dt && a.DType() != tensor.I32 && b.DType() != tensor.I32
 	if !fits { // the name is put together only now: products are frequent
 		check("Gemm "+formNames[form]+"(c, a, b)", false, c, a, b)
 	}

@@ -75,7 +75,8 @@ func (d *Device) RMSNormBackward(q tensor.Queue, dx tensor.Mat, dw tensor.Buffer
 	w, rstd tensor.Buffer, accumulate bool) {
 	dt := x.DType()
 	check("RMSNormBackward(dx, dy, x, dw, w, rstd)", like(dt, x.Rows, x.Cols, dx, dy) && holds(w, dt, x.Cols) &&
-		holds(dw, dt.Accum(), x.Cols) && holds(rstd, dt.Accum(), x.Rows), dx, dy, x, vector(dw), vector(w), vector(rstd))
+		holds(dw, dt.Accum(), x.Cols) && holds(rstd, dt.Accum(), x.Rows),
+		dx, dy, x, vector(dw), vector(w), vector(rstd))
 	split(q, x.Cols, columnGrain, func(j0, j1 int) {
 		dw, dy, x := dw.Slice(j0, j1), dy.ColRange(j0, j1), x.ColRange(j0, j1)
 		if dt == tensor.F64 {
@@ -108,7 +109,8 @@ func rmsNormWeightGradient[A float](d *Device, dw tensor.Buffer, dy, x tensor.Ma
 	add(tensor.Host[A](dw), total)
 }
 
-func rmsNormInputGradient[A float](d *Device, dx, dy, x tensor.Mat, w, rstd tensor.Buffer, accumulate bool, i0, i1 int) {
+func rmsNormInputGradient[A float](d *Device, dx, dy, x tensor.Mat, w, rstd tensor.Buffer, accumulate bool,
+	i0, i1 int) {
 	s := d.scratches.take()
 	defer d.scratches.give(s)
 	n := x.Cols

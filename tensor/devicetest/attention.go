@@ -138,6 +138,28 @@ func testAttention(s *suite) {
 	}
 }
 
+// testLargeScores has all scores at 256, whose exponential no F32 holds: o is the mean of the visible values.
+func testLargeScores(s *suite) {
+	const n, d = 70, 4
+	sixteen, vv := make([]float64, n*d), s.random(s.dt, n*d, 1)
+	wantO, wantLSE := make([]float64, n*d), make([]float64, n)
+	for i := range sixteen {
+		sixteen[i] = 16
+	}
+	for t := range n {
+		for i := range (t + 1) * d {
+			wantO[t*d+i%d] += vv[i] / float64(t+1)
+		}
+		wantLSE[t] = 256 + math.Log(float64(t+1))
+	}
+	q, k, v, o := s.grid(s.dt, n, d, sixteen), s.grid(s.dt, n, d, sixteen), s.grid(s.dt, n, d, vv), s.blank(s.dt, n, d)
+	lse := s.alloc(s.dt.Accum(), n)
+	s.dev.Attention(s.q, o.Mat, lse, q.Mat, k.Mat, v.Mat,
+		tensor.AttentionShape{Batch: 1, Length: n, Heads: 1, KVHeads: 1, HeadDim: d, Scale: 0.25})
+	s.near("o", s.dt, s.getGrid(o), wantO)
+	s.near("lse", lse.DType(), s.get(lse), wantLSE)
+}
+
 // beside joins matrices of n rows row by row.
 func beside(n int, ms ...[]float64) []float64 {
 	var out []float64

@@ -14,7 +14,8 @@ func testCast(s *suite) {
 		s.equal("Cast to "+dt.String(), s.get(dst), want)
 	}
 	if s.dt == tensor.F64 { // 1 + 2^-8 is a tie between bfloat16 values, and float32 would lose what decides it
-		src := s.put(tensor.F64, []float64{1 + 0x1p-8 + 0x1p-40, 1 + 0x1p-8 - 0x1p-40, -1 - 0x1p-8 - 0x1p-40, 1 + 0x1p-8})
+		const tie, more = 1 + 0x1p-8, 0x1p-40
+		src := s.put(tensor.F64, []float64{tie + more, tie - more, -tie - more, tie})
 		dst := s.alloc(tensor.BF16, 4)
 		s.dev.Cast(s.q, dst, src)
 		s.equal("Cast near a tie", s.get(dst), []float64{1 + 0x1p-7, 1, -1 - 0x1p-7, 1})

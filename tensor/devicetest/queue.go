@@ -42,8 +42,8 @@ func testQueues(t *testing.T, open func() tensor.Device) {
 
 	out := make([]byte, c.Bytes())
 	for round := range 20 {
-		gather, reduce, compute, copies := dev.Queue(tensor.Gather), dev.Queue(tensor.Reduce), dev.Queue(tensor.Compute),
-			dev.Queue(tensor.CopyQueue)
+		gather, reduce := dev.Queue(tensor.Gather), dev.Queue(tensor.Reduce)
+		compute, copies := dev.Queue(tensor.Compute), dev.Queue(tensor.CopyQueue)
 		v := float64(round + 1)
 		dev.Fill(gather, a, v)
 		filled := gather.Record()
