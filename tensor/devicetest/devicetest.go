@@ -50,19 +50,23 @@ var operations = []struct {
 	{"AdamW", testAdamW},
 }
 
-// shapes is how many shapes an operation is tested on.
-const shapes = 5
+// shapes is how many shapes an operation is tested on, and fewShapes in short mode.
+const shapes, fewShapes = 5, 2
 
 // Digests runs every test of an operation on the Compute queue of dev and returns, by test, a digest of the bits that
 // the operations gave, to compare with those of a device that should give the same.
 func Digests(t *testing.T, dev tensor.Device) map[string]uint64 {
 	digests := map[string]uint64{}
+	count := shapes
+	if testing.Short() {
+		count = fewShapes
+	}
 	for _, op := range operations {
 		for _, dt := range []tensor.DType{tensor.F32, tensor.BF16, tensor.F64} {
 			name := op.name + "/" + dt.String()
 			t.Run(name, func(t *testing.T) {
 				h := fnv.New64a()
-				for i := range shapes {
+				for i := range count {
 					rng := rand.New(rand.NewPCG(uint64(i), 1))
 					q := dev.Queue(tensor.Compute)
 					op.test(&suite{TB: t, dev: dev, q: q, dt: dt, rng: rng, digest: h, large: i == 0})
