@@ -184,7 +184,9 @@ func TestGolden(t *testing.T) {
 	for _, file := range files {
 		for _, kernels := range kernelSets() {
 			t.Run(fmt.Sprintf("%s/%s", filepath.Base(file), kernels), func(t *testing.T) {
-				testGolden(t, readGolden(t, file), kernels)
+				g := readGolden(t, file)
+				testGolden(t, g, kernels)
+				testGoldenBF16(t, g, kernels)
 			})
 		}
 	}
@@ -192,17 +194,8 @@ func TestGolden(t *testing.T) {
 
 func testGolden(t *testing.T, g *golden, kernels string) {
 	c := g.config()
-	m := newTrained(t, c, tensor.F32, llama.Size{Sequences: g.Batch, Length: g.Length}, kernels)
-	p := m.stage.Params
-	for _, q := range p.List {
-		w, ok := g.tensors[q.Name]
-		if !ok || len(w) != q.Len() {
-			t.Fatalf("%s: %d golden values, want %d", q.Name, len(w), q.Len())
-		}
-		copy(tensor.Host[float32](q.Of(p.Weights)), w)
-	}
-	in := llama.Input{Sequences: g.Batch, Length: g.Length, IDs: g.InputIDs, Targets: g.Targets, First: g.First}
-
+	m := g.model(t, tensor.F32, kernels)
+	p, in := m.stage.Params, g.input()
 	loss := m.lossAndGradients(in, g.valid())
 	if math.Abs(loss-g.Loss) > 1e-5 {
 		t.Errorf("loss %.7f, want %.7f", loss, g.Loss)
@@ -238,6 +231,56 @@ func testGolden(t *testing.T, g *golden, kernels string) {
 			t.Errorf("after %d steps %s is off by %.1e of its norm", tr.Steps, q.Name, e)
 		}
 	}
+}
+
+// testGoldenBF16 holds bf16 storage with fp32 sums against fp32 on the same weights, those that bf16 can hold. Each
+// rounding to 8 bits errs by up to 2⁻⁹; the bound on the cosine leaves room for the some 20 in a row of two layers.
+// Rounding the weights moves the gradients of these narrow models by as much again: the bound against the golden
+// gradients, of unrounded weights, is wider.
+func testGoldenBF16(t *testing.T, g *golden, kernels string) {
+	narrow, wide := g.model(t, tensor.BF16, kernels), g.model(t, tensor.F32, kernels)
+	wide.dev.Cast(wide.q, wide.stage.Params.Weights, narrow.stage.Params.Weights)
+	wide.lossAndGradients(g.input(), g.valid())
+	if loss := narrow.lossAndGradients(g.input(), g.valid()); math.Abs(loss-g.Loss) > 2e-2 {
+		t.Errorf("bf16: loss %.5f, want %.5f", loss, g.Loss)
+	}
+	for _, q := range narrow.stage.Params.List {
+		got := tensor.Host[float32](q.Of(narrow.stage.Params.Grads))
+		if c := cosine(got, tensor.Host[float32](q.Of(wide.stage.Params.Grads))); !(c > 0.999) {
+			t.Errorf("bf16: the gradient of %s has cosine %.5f with that of fp32", q.Name, c)
+		}
+		if c := cosine(got, g.tensors["grad."+q.Name]); !(c > 0.998) {
+			t.Errorf("bf16: the gradient of %s has cosine %.5f with the golden one", q.Name, c)
+		}
+	}
+}
+
+// model is the golden model with its weights in dt.
+func (g *golden) model(t *testing.T, dt tensor.DType, kernels string) *trained {
+	t.Helper()
+	m := newTrained(t, g.config(), dt, llama.Size{Sequences: g.Batch, Length: g.Length}, kernels)
+	p := m.stage.Params
+	for _, q := range p.List {
+		w, ok := g.tensors[q.Name]
+		if !ok || len(w) != q.Len() {
+			t.Fatalf("%s: %d golden values, want %d", q.Name, len(w), q.Len())
+		}
+		m.dev.Cast(m.q, q.Of(p.Weights), tensor.HostBuffer(w))
+	}
+	return m
+}
+
+func (g *golden) input() llama.Input {
+	return llama.Input{Sequences: g.Batch, Length: g.Length, IDs: g.InputIDs, Targets: g.Targets, First: g.First}
+}
+
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i := range a {
+		x, y := float64(a[i]), float64(b[i])
+		ab, aa, bb = ab+x*y, aa+x*x, bb+y*y
+	}
+	return ab / math.Sqrt(aa*bb)
 }
 
 // relative is ‖a−b‖/‖b‖.
