@@ -72,7 +72,7 @@ job: {name: fish, output: `+out+`}
 model: {dim: 32, layers: 2, heads: 4, ffn: 64, vocab: 258, max_length: 64, rope_theta: 10000, norm_eps: 1e-5}
 tokenizer: {kind: byte}
 data: {sequence_length: 64, train: [{path: `+data+`}], validation: {path: `+data+`, every: 50, sequences: 4}}
-train: {steps: 200, global_batch: 4, micro_batch: 4}
+train: {steps: 100, global_batch: 4, micro_batch: 4}
 optimizer: {lr: 1e-2}
 `), 0o644)
 	if err != nil {
@@ -88,7 +88,7 @@ optimizer: {lr: 1e-2}
 		t.Fatalf("interrupted twice: exit code %d, %s", code, stderr)
 	}
 	stdout, _ := trainer(t, 0, "run", "--config", job)
-	if !strings.Contains(stdout, "continuing after step ") || !strings.Contains(stdout, "step 200/200") {
+	if !strings.Contains(stdout, "continuing after step ") || !strings.Contains(stdout, "step 100/100") {
 		t.Errorf("the run that was continued printed\n%s", stdout)
 	}
 	if stdout, _ = trainer(t, 0, "run", "--config", job); !strings.Contains(stdout, "is complete") {

@@ -32,7 +32,7 @@ func TestPrecision(t *testing.T) {
 		job, err := config.Load("../../configs/llama3-debug.yaml", []string{
 			"job.output=" + out, "data.train.0.path=" + data, "data.validation=null", "tokenizer.kind=byte",
 			"tokenizer.path=''", "train.precision=" + precision, fmt.Sprintf("train.steps=%d", steps),
-			"train.global_batch=4",
+			"train.global_batch=4", "schedule.warmup_steps=5",
 		})
 		if err != nil {
 			t.Fatal(err)
