@@ -98,7 +98,11 @@ func TestCrash(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for i := range *kills {
+	runs := *kills
+	if testing.Short() {
+		runs = min(runs, 2)
+	}
+	for i := range runs {
 		out := t.TempDir()
 		job := testJob(t, out)
 		deaths := 0

@@ -293,7 +293,7 @@ func TestFullDisk(t *testing.T) {
 	want := reference(t)
 	stride, wentOn := int64(7), false
 	if testing.Short() {
-		stride = 13
+		stride = 41
 	}
 	for n, reached := int64(1), true; reached; n += stride {
 		out := t.TempDir()
