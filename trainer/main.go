@@ -58,6 +58,7 @@ func newRootCommand() *cobra.Command {
 		newCheckpointCommand(),
 		newConfigCommand(),
 		newDoctorCommand(),
+		newBenchCommand(),
 		newVersionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
