@@ -48,14 +48,17 @@ const (
 	TN                 // wgrad:   dw = dyᵀ·x       c [m,k], a [n,m], b [n,k]
 )
 
-// AttentionShape says how rows of q, k, v are sequences and heads. Row b·Length+t is position t of sequence b. KV head
-// j serves the query heads j·Heads/KVHeads … (j+1)·Heads/KVHeads − 1.
+// AttentionShape says how rows of q, k, v are sequences and heads. Row b·Length+i of q is query i of sequence b, row
+// b·Keys+j of k and v its key j. KV head j serves the query heads j·Heads/KVHeads … (j+1)·Heads/KVHeads − 1.
 type AttentionShape struct {
-	Batch, Length           int
+	Batch, Length int // sequences, and queries of each
+	// Keys is how many keys a sequence has, 0: Length. Query i is at position Offset+i among them and sees those up to
+	// its own; Offset+Length ≤ Keys. With context parallelism, or a cache of keys, there are fewer queries than keys.
+	Keys, Offset            int
 	Heads, KVHeads, HeadDim int
 	Scale                   float64 // of the scores before the softmax, 1/√HeadDim
-	Window                  int     // a query sees itself and the Window−1 keys before it; 0: no limit
-	// First is I32 [Batch·Length]: the index in its own sequence of the first key that a query may see (the first
+	Window                  int     // a query sees the key at its own position and the Window−1 before it; 0: no limit
+	// First is I32 [Batch·Length]: the position in its own sequence of the first key that a query may see (the first
 	// token of its document). A zero Buffer stands for all zeros.
 	First Buffer
 }
@@ -118,8 +121,8 @@ type Device interface {
 	// angle of position pos I32 [n]; table acc [positions, headDim/2, 2] holds cos, sin. inverse rotates back.
 	RoPE(q Queue, x Mat, pos, table Buffer, headDim int, inverse bool)
 	// Attention is o [n, Heads·HeadDim] = softmax(q·kᵀ·Scale)·v over the keys that causality, First and Window allow,
-	// streamed (no Length×Length matrix). q is like o; k, v [n, KVHeads·HeadDim]; lse acc [Batch, Heads, Length] is
-	// the natural log of the softmax's denominator.
+	// streamed (no Length×Keys matrix). q is like o, n = Batch·Length; k, v [Batch·Keys, KVHeads·HeadDim]; lse acc
+	// [Batch, Heads, Length] is the natural log of the softmax's denominator.
 	Attention(q Queue, o Mat, lse Buffer, qm, k, v Mat, s AttentionShape)
 	// AttentionBackward sets dq, dk, dv from do and what Attention read and wrote.
 	AttentionBackward(q Queue, dq, dk, dv, do, o Mat, lse Buffer, qm, k, v Mat, s AttentionShape)

@@ -13,6 +13,7 @@ const attentionBlock = 64
 // queries of one head is a piece of work; its tiles go by key blocks in order.
 func (d *Device) Attention(q tensor.Queue, o tensor.Mat, lse tensor.Buffer, qm, k, v tensor.Mat,
 	s tensor.AttentionShape) {
+	s = withKeys(s)
 	check("Attention(o, q, k, v, lse, first)", attentionFits(s, lse, []tensor.Mat{qm, o}, []tensor.Mat{k, v}),
 		o, qm, k, v, vector(lse), vector(s.First))
 	blocks := (s.Length + attentionBlock - 1) / attentionBlock
@@ -30,11 +31,20 @@ func (d *Device) Attention(q tensor.Queue, o tensor.Mat, lse tensor.Buffer, qm, 
 	})
 }
 
+// withKeys is s with its number of keys said.
+func withKeys(s tensor.AttentionShape) tensor.AttentionShape {
+	if s.Keys == 0 {
+		s.Keys = s.Length
+	}
+	return s
+}
+
 // attentionFits says whether the matrices of query heads and of KV heads have the shapes that s says.
 func attentionFits(s tensor.AttentionShape, lse tensor.Buffer, queries, keys []tensor.Mat) bool {
 	dt, n := queries[0].DType(), s.Batch*s.Length
 	return s.Batch >= 0 && s.Length >= 0 && s.KVHeads > 0 && s.Heads > 0 && s.Heads%s.KVHeads == 0 && s.HeadDim > 0 &&
-		s.Window >= 0 && like(dt, n, s.Heads*s.HeadDim, queries...) && like(dt, n, s.KVHeads*s.HeadDim, keys...) &&
+		s.Window >= 0 && s.Offset >= 0 && s.Offset+s.Length <= s.Keys && like(dt, n, s.Heads*s.HeadDim, queries...) &&
+		like(dt, s.Batch*s.Keys, s.KVHeads*s.HeadDim, keys...) &&
 		holds(lse, dt.Accum(), s.Heads*n) && (s.First.Len() == 0 || holds(s.First, tensor.I32, n))
 }
 
@@ -44,14 +54,14 @@ type head struct {
 	batch, head int
 }
 
-// query is the part [Length, HeadDim] of m [n, Heads·HeadDim] that belongs to h.
-func (h head) query(m tensor.Mat) tensor.Mat { return h.part(m, h.head) }
+// query is the part [Length, HeadDim] of m [Batch·Length, Heads·HeadDim] that belongs to h.
+func (h head) query(m tensor.Mat) tensor.Mat { return h.part(m, h.Length, h.head) }
 
-// key is the part [Length, HeadDim] of m [n, KVHeads·HeadDim] that h reads.
-func (h head) key(m tensor.Mat) tensor.Mat { return h.part(m, h.head/(h.Heads/h.KVHeads)) }
+// key is the part [Keys, HeadDim] of m [Batch·Keys, KVHeads·HeadDim] that h reads.
+func (h head) key(m tensor.Mat) tensor.Mat { return h.part(m, h.Keys, h.head/(h.Heads/h.KVHeads)) }
 
-func (h head) part(m tensor.Mat, i int) tensor.Mat {
-	return m.RowRange(h.batch*h.Length, (h.batch+1)*h.Length).ColRange(i*h.HeadDim, (i+1)*h.HeadDim)
+func (h head) part(m tensor.Mat, rows, i int) tensor.Mat {
+	return m.RowRange(h.batch*rows, (h.batch+1)*rows).ColRange(i*h.HeadDim, (i+1)*h.HeadDim)
 }
 
 // statistics is the part [Length] of lse that belongs to h.
@@ -60,17 +70,16 @@ func (h head) statistics(lse tensor.Buffer) tensor.Buffer {
 	return lse.Slice(i, i+h.Length)
 }
 
-// firstKeys sets the first key that each of the queries [i0, i1) sees, and returns the least of them. The last key that
-// query i sees is i.
+// firstKeys sets the first key that each of the queries [i0, i1) sees, and returns the least of them.
 func (h head) firstKeys(first *[attentionBlock]int, i0, i1 int) (least int) {
-	least = i0
+	least = h.lastKey(i0)
 	for i := i0; i < i1; i++ {
 		lo := 0
 		if h.First.Len() > 0 {
-			lo = min(int(tensor.Host[int32](h.First)[h.batch*h.Length+i]), i)
+			lo = min(int(tensor.Host[int32](h.First)[h.batch*h.Length+i]), h.lastKey(i))
 		}
 		if h.Window > 0 {
-			lo = max(lo, i-h.Window+1)
+			lo = max(lo, h.lastKey(i)-h.Window+1)
 		}
 		first[i-i0] = max(lo, 0)
 		least = min(least, first[i-i0])
@@ -78,7 +87,10 @@ func (h head) firstKeys(first *[attentionBlock]int, i0, i1 int) (least int) {
 	return least
 }
 
-// attend computes rows [i0, i1) of one head; all matrices are [Length, HeadDim].
+// lastKey is the last key that query i sees, the one at its position.
+func (h head) lastKey(i int) int { return h.Offset + i }
+
+// attend computes rows [i0, i1) of one head: o, q [Length, HeadDim], k, v [Keys, HeadDim].
 func attend[A float](d *Device, h head, o tensor.Mat, lse tensor.Buffer, q, k, v tensor.Mat, i0, i1 int) {
 	s := d.scratches.take()
 	defer d.scratches.give(s)
@@ -92,12 +104,13 @@ func attend[A float](d *Device, h head, o tensor.Mat, lse tensor.Buffer, q, k, v
 		top[i] = A(math.Inf(-1))
 	}
 	q = q.RowRange(i0, i1)
-	for j0 := h.firstKeys(&first, i0, i1) / attentionBlock * attentionBlock; j0 < i1; j0 += attentionBlock {
-		j1 := min(j0+attentionBlock, i1)
+	end := h.lastKey(i1-1) + 1
+	for j0 := h.firstKeys(&first, i0, i1) / attentionBlock * attentionBlock; j0 < end; j0 += attentionBlock {
+		j1 := min(j0+attentionBlock, end)
 		tile := tile.ColRange(0, j1-j0)
 		d.product(tensor.NT, tile, q, k.RowRange(j0, j1), false)
 		for i := range n {
-			row := visible(scores[i*attentionBlock:][:j1-j0], first[i]-j0, i0+i-j0)
+			row := visible(scores[i*attentionBlock:][:j1-j0], first[i]-j0, h.lastKey(i0+i)-j0)
 			if len(row) == 0 {
 				continue
 			}

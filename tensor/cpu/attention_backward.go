@@ -6,6 +6,7 @@ import "github.com/herdtrain/herd/tensor"
 // of a sequence is a piece of work: its query heads, key blocks and query blocks go in order.
 func (d *Device) AttentionBackward(q tensor.Queue, dq, dk, dv, do, o tensor.Mat, lse tensor.Buffer, qm, k, v tensor.Mat,
 	s tensor.AttentionShape) {
+	s = withKeys(s)
 	check("AttentionBackward(dq, dk, dv, do, o, q, k, v, lse, first)",
 		attentionFits(s, lse, []tensor.Mat{qm, dq, do, o}, []tensor.Mat{k, v, dk, dv}),
 		dq, dk, dv, do, o, qm, k, v, vector(lse), vector(s.First))
@@ -40,9 +41,9 @@ func attendBackward[A float](d *Device, h head, dq, dk, dv, do, o tensor.Mat, ls
 		for i := range w.delta {
 			w.delta[i] = dot(os.read(i, buf), dos.read(i, dbuf))
 		}
-		for j0 := 0; j0 < h.Length; j0 += attentionBlock {
-			for i0 := j0; i0 < h.Length; i0 += attentionBlock {
-				w.add(i0, min(i0+attentionBlock, h.Length), j0, min(j0+attentionBlock, h.Length))
+		for j0 := 0; j0 < h.Keys; j0 += attentionBlock {
+			for i0 := max(0, j0-h.Offset) / attentionBlock * attentionBlock; i0 < h.Length; i0 += attentionBlock {
+				w.add(i0, min(i0+attentionBlock, h.Length), j0, min(j0+attentionBlock, h.Keys))
 			}
 		}
 		dqSum.end()
@@ -52,7 +53,8 @@ func attendBackward[A float](d *Device, h head, dq, dk, dv, do, o tensor.Mat, ls
 	dvSum.end()
 }
 
-// backwardTiles is the state of attendBackward within one query head. Its matrices are [Length, HeadDim].
+// backwardTiles is the state of attendBackward within one query head. q, do, dq are [Length, HeadDim], the others
+// [Keys, HeadDim].
 type backwardTiles[A float] struct {
 	head
 	d           *Device
@@ -67,7 +69,7 @@ type backwardTiles[A float] struct {
 
 // add adds the share of queries [i0, i1) and keys [j0, j1).
 func (w *backwardTiles[A]) add(i0, i1, j0, j1 int) {
-	if w.firstKeys(&w.first, i0, i1) >= j1 {
+	if w.firstKeys(&w.first, i0, i1) >= j1 || w.lastKey(i1-1) < j0 {
 		return
 	}
 	q, do, k, v := w.q.RowRange(i0, i1), w.do.RowRange(i0, i1), w.k.RowRange(j0, j1), w.v.RowRange(j0, j1)
@@ -77,7 +79,7 @@ func (w *backwardTiles[A]) add(i0, i1, j0, j1 int) {
 	w.d.product(tensor.NT, gradient, do, v, false)
 	scale := A(w.Scale)
 	for i := range i1 - i0 {
-		first, last := w.first[i]-j0, i0+i-j0
+		first, last := w.first[i]-j0, w.lastKey(i0+i)-j0
 		p := visible(w.p[i*attentionBlock:][:j1-j0], first, last)
 		dp := visible(w.dp[i*attentionBlock:][:j1-j0], first, last)[:len(p)]
 		expScaled(p, p, scale, w.lse[i0+i])

@@ -13,11 +13,23 @@ func (d *Device) CrossEntropy(q tensor.Queue, loss tensor.Buffer, logits tensor.
 	check("CrossEntropy(loss, logits, targets)", like(dt, logits.Rows, logits.Cols, logits) && logits.Cols > 0 &&
 		holds(loss, dt.Accum(), logits.Rows) && holds(targets, tensor.I32, logits.Rows),
 		vector(loss), logits, vector(targets))
-	split(q, logits.Rows, rowGrain(logits.Cols), func(i0, i1 int) {
-		if dt == tensor.F64 {
+	split(q, logits.Rows, d.rowGrain(logits.Cols), func(i0, i1 int) {
+		for _, target := range tensor.Host[int32](targets)[i0:i1] {
+			checkIndex("CrossEntropy", "target", max(0, target), logits.Cols)
+		}
+		switch {
+		case dt == tensor.F64:
 			crossEntropy[float64](d, loss, logits, targets, scale, grad, i0, i1)
-		} else {
+		case d.c == nil:
 			crossEntropy[float32](d, loss, logits, targets, float32(scale), grad, i0, i1)
+		default:
+			s := d.scratches.take()
+			defer d.scratches.give(s)
+			parts := floats[float64](s, 2*(i1-i0))
+			d.c.crossEntropy(parts, logits.RowRange(i0, i1), targets.Slice(i0, i1), scale, grad)
+			for i := range i1 - i0 {
+				tensor.Host[float32](loss)[i0+i] = float32(math.Log(parts[2*i]) + parts[2*i+1])
+			}
 		}
 	})
 }
@@ -39,7 +51,6 @@ func crossEntropy[A float](d *Device, loss tensor.Buffer, logits tensor.Mat, tar
 			}
 			continue
 		}
-		checkIndex("CrossEntropy", "target", target, len(row))
 		top := row[0]
 		for _, v := range row {
 			if v > top {

@@ -1,6 +1,6 @@
-// Package cpu implements tensor.Device on the processor: every operation in plain Go, the matrix products also as C
-// kernels for the instruction set that is found. The plain Go is what all other kernels are held against, and all there
-// is in a build without cgo.
+// Package cpu implements tensor.Device on the processor: every operation in plain Go, and on F32 and BF16 also in C for
+// the instruction set that is found. The plain Go is what all other kernels are held against, and all there is for F64
+// and in a build without cgo.
 package cpu
 
 import (
@@ -23,7 +23,7 @@ const KernelsEnv = "HERD_CPU"
 // Options of a Device.
 type Options struct {
 	Threads int    // that compute, 0: GOMAXPROCS
-	Kernels string // of the matrix products: avx512, avx2, portable or go; "": what KernelsEnv says, else the best
+	Kernels string // avx512, avx2, portable or go; "": what KernelsEnv says, else the best
 }
 
 // Device is the processor. The Compute queue runs inline in the goroutine that enqueues, on all threads; each other
@@ -31,6 +31,7 @@ type Options struct {
 type Device struct {
 	name      string
 	pool      *pool
+	c         kernelSet // nil: plain Go
 	scratches scratchList
 	queues    [tensor.NumQueues]queue
 
@@ -56,18 +57,18 @@ func New(o Options) (*Device, error) {
 	if kernels == "" {
 		kernels = os.Getenv(KernelsEnv)
 	}
-	d := &Device{pool: newPool(threads)}
-	fn, kernels, err := newGemm(d.pool, kernels)
+	c, kernels, err := findKernels(kernels)
 	if err != nil {
-		d.pool.close()
 		return nil, err
 	}
-	if fn == nil {
-		fn = func(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
+	d := &Device{pool: newPool(threads), c: c}
+	if d.c != nil {
+		d.gemm = (&gemm{pool: d.pool, kernels: d.c}).run
+	} else {
+		d.gemm = func(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
 			goGemm[float32](d, form, c, a, b, accumulate)
 		}
 	}
-	d.gemm = fn
 	d.name = fmt.Sprintf("cpu, %s kernels, %d threads", kernels, threads)
 	d.queues[tensor.Compute] = inlineQueue{d.pool}
 	for k := tensor.Compute + 1; k < tensor.NumQueues; k++ {

@@ -10,7 +10,7 @@ import (
 func (d *Device) Embed(q tensor.Queue, x, w tensor.Mat, ids tensor.Buffer) {
 	check("Embed(x, w, ids)", x.Cols == w.Cols && x.DType() == w.DType() && holds(ids, tensor.I32, x.Rows),
 		x, w, vector(ids))
-	split(q, x.Rows, rowGrain(x.Cols), func(i0, i1 int) {
+	split(q, x.Rows, d.rowGrain(x.Cols), func(i0, i1 int) {
 		for i, id := range tensor.Host[int32](ids)[i0:i1] {
 			checkIndex("Embed", "id", id, w.Rows)
 			to, from := x.RowRange(i0+i, i0+i+1), w.RowRange(int(id), int(id)+1)
@@ -31,11 +31,17 @@ func (d *Device) EmbedBackward(q tensor.Queue, dw, dx tensor.Mat, ids tensor.Buf
 	check("EmbedBackward(dw, dx, ids)", dw.Cols == dx.Cols && dw.DType() == dx.DType().Accum() &&
 		holds(ids, tensor.I32, dx.Rows), dw, dx, vector(ids))
 	split(q, dw.Cols, columnGrain, func(j0, j1 int) {
+		for _, id := range tensor.Host[int32](ids) {
+			checkIndex("EmbedBackward", "id", id, dw.Rows)
+		}
 		dw, dx := dw.ColRange(j0, j1), dx.ColRange(j0, j1)
-		if dw.DType() == tensor.F64 {
+		switch {
+		case dw.DType() == tensor.F64:
 			embedBackward[float64](d, dw, dx, ids)
-		} else {
+		case d.c == nil:
 			embedBackward[float32](d, dw, dx, ids)
+		default:
+			d.c.embedBackward(dw, dx, ids)
 		}
 	})
 }
@@ -46,7 +52,6 @@ func embedBackward[A float](d *Device, dw, dx tensor.Mat, ids tensor.Buffer) {
 	buf := floats[A](s, dx.Cols)
 	to, from := rowsOf[A](dw), rowsOf[A](dx)
 	for i, id := range tensor.Host[int32](ids) {
-		checkIndex("EmbedBackward", "id", id, dw.Rows)
 		add(to.read(int(id), nil), from.read(i, buf))
 	}
 }

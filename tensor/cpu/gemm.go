@@ -1,80 +1,22 @@
-//go:build cgo
-
 package cpu
-
-/*
-#cgo CFLAGS: -O3 -std=c11 -Wall -Wextra
-#include "gemm.h"
-*/
-import "C"
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 
 	"github.com/herdtrain/herd/tensor"
 )
 
-// gemmKernels are the compiled kernels, best first.
-var gemmKernels = []C.gemm_kernel{C.gemm_avx512(), C.gemm_avx2(), C.gemm_portable()}
-
-// gemmEmulated runs the tile of the AVX-512 kernel on other processors, for tests.
-var gemmEmulated = C.gemm_avx512_emulated()
-
-// cKernels lists gemmKernels for Kernels.
-func cKernels() []Kernel {
-	list := make([]Kernel, len(gemmKernels))
-	for i, k := range gemmKernels {
-		list[i] = Kernel{Name: C.GoString(k.name), Available: k.available != 0}
-		if !list[i].Available {
-			list[i].Why = fmt.Sprintf("this %s processor does not have the instructions", runtime.GOARCH)
-		}
-	}
-	return list
-}
-
-// findKernel is the kernel of that name, or the best one if name is empty.
-func findKernel(name string) (C.gemm_kernel, error) {
-	if name == C.GoString(gemmEmulated.name) && gemmEmulated.available != 0 {
-		return gemmEmulated, nil
-	}
-	for i, k := range cKernels() {
-		if name == k.Name && !k.Available {
-			return C.gemm_kernel{}, fmt.Errorf("cpu: kernels %q: %s", name, k.Why)
-		}
-		if k.Available && (name == "" || name == k.Name) {
-			return gemmKernels[i], nil
-		}
-	}
-	return C.gemm_kernel{}, unknownKernels(name)
-}
-
-// newGemm makes the matrix product of Device.Gemm for F32 and BF16 on the goroutines of p. kernels is a name of
-// Kernels, or empty for the best of them; "go" gives no function. It also returns the name of the kernels in use.
-func newGemm(p *pool, kernels string) (
-	fn func(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool), name string, err error) {
-	if kernels == goKernels {
-		return nil, goKernels, nil
-	}
-	k, err := findKernel(kernels)
-	if err != nil {
-		return nil, "", err
-	}
-	g := &gemm{pool: p, kernel: k}
-	return g.run, C.GoString(k.name), nil
-}
-
-// gemm is one kernel with the memory of its workers.
+// gemm is the matrix product of one set of kernels on the threads of a pool, with the memory of its workers.
 type gemm struct {
-	pool   *pool
-	kernel C.gemm_kernel
+	pool    *pool
+	kernels kernelSet
 
 	mu   sync.Mutex
 	idle [][]float32 // workspaces: at most as many are made as goroutines have been in C at once
 }
 
-// run is Device.Gemm. The rows of c are shared out, or its columns if there are more of them.
+// run is Device.Gemm for F32 and BF16. The rows of c are shared out, or its columns if there are more of them.
 func (g *gemm) run(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
 	k := gemmDepth(form, c, a, b)
 	rows, cols := a.RowRange, b.ColRange
@@ -84,7 +26,8 @@ func (g *gemm) run(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
 	if form == tensor.NT {
 		cols = b.RowRange
 	}
-	if mr := int(g.kernel.mr); c.Rows >= c.Cols {
+	mr, nr := g.kernels.tile()
+	if c.Rows >= c.Cols {
 		tiles := (c.Rows + mr - 1) / mr
 		g.pool.run(tiles, gemmGrain(tiles, g.pool.workers+1, mr*c.Cols*k), func(i0, i1 int) {
 			i0, i1 = i0*mr, min(i1*mr, c.Rows)
@@ -92,7 +35,6 @@ func (g *gemm) run(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
 		})
 		return
 	}
-	nr := int(g.kernel.nr)
 	tiles := (c.Cols + nr - 1) / nr
 	g.pool.run(tiles, gemmGrain(tiles, g.pool.workers+1, nr*c.Rows*k), func(j0, j1 int) {
 		j0, j1 = j0*nr, min(j1*nr, c.Cols)
@@ -103,11 +45,7 @@ func (g *gemm) run(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
 // block computes c on this goroutine.
 func (g *gemm) block(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool) {
 	work := g.workspace()
-	acc := C.int(0)
-	if accumulate {
-		acc = 1
-	}
-	C.gemm_run(g.kernel, C.int(form), cMat(c), cMat(a), cMat(b), acc, (*C.float)(&work[0]))
+	g.kernels.gemm(form, c, a, b, accumulate, work)
 	g.mu.Lock()
 	g.idle = append(g.idle, work)
 	g.mu.Unlock()
@@ -121,25 +59,42 @@ func (g *gemm) workspace() []float32 {
 		g.idle = g.idle[:n-1]
 		return work
 	}
-	return make([]float32, g.kernel.workspace)
+	return make([]float32, g.kernels.workspace())
 }
 
-func cMat(m tensor.Mat) C.gemm_mat {
-	c := C.gemm_mat{ptr: m.Ptr(), rows: C.int64_t(m.Rows), cols: C.int64_t(m.Cols), stride: C.int64_t(m.Stride)}
-	if m.DType() == tensor.BF16 {
-		c.bf16 = 1
+// gemmDepth is the length of the sums in a product. It panics if the shapes do not fit, or a matrix leaves its buffer
+// or has a dtype without kernels.
+func gemmDepth(form tensor.GemmForm, c, a, b tensor.Mat) int {
+	for _, m := range [...]tensor.Mat{c, a, b} {
+		if dt := m.DType(); dt != tensor.F32 && dt != tensor.BF16 {
+			panic(fmt.Sprintf("cpu: a gemm of a %v matrix", dt))
+		}
+		if m.Rows < 0 || m.Cols < 0 || m.Stride < m.Cols ||
+			m.Rows > 0 && m.Cols > 0 && (m.Rows-1)*m.Stride+m.Cols > m.Len() {
+			panic(fmt.Sprintf("cpu: a gemm of a %d×%d matrix with stride %d in a buffer of %d elements",
+				m.Rows, m.Cols, m.Stride, m.Len()))
+		}
 	}
-	return c
+	rows, depth := a.Rows, a.Cols
+	if form == tensor.TN {
+		rows, depth = a.Cols, a.Rows
+	}
+	depthB, cols := b.Rows, b.Cols
+	if form == tensor.NT {
+		depthB, cols = b.Cols, b.Rows
+	}
+	if c.Rows != rows || c.Cols != cols || depth != depthB {
+		panic(fmt.Sprintf("cpu: gemm form %d sets a %d×%d matrix from %d×%d and %d×%d", form, c.Rows, c.Cols,
+			a.Rows, a.Cols, b.Rows, b.Cols))
+	}
+	return depth
 }
 
-// peakLoop is a function that runs rounds of multiply-adds in registers, and the floating-point operations in a round.
-func peakLoop(kernels string) (loop func(rounds int), flops int) {
-	if kernels == goKernels {
-		return goPeakLoop, goPeakFLOPs
-	}
-	k, err := findKernel(kernels)
-	if err != nil {
-		return nil, 0
-	}
-	return func(rounds int) { C.gemm_peak(k, C.int64_t(rounds)) }, 2 * int(k.fmas_per_peak)
+// gemmGrain is into how many register tiles, of so many multiply-adds each, a product is cut for the threads. Each
+// piece packs an operand whole, so that there are no more pieces than threads unless they are large; and waking a
+// thread must be worth it.
+func gemmGrain(tiles, threads, multiplyAdds int) int {
+	const large, worthwhile = 32, 1 << 19
+	pieces := threads * max(1, tiles/(threads*large))
+	return max(1, (tiles+pieces-1)/pieces, worthwhile/max(1, multiplyAdds))
 }

@@ -28,7 +28,7 @@ func BenchmarkGemm(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for _, kernels := range []string{"avx512", "avx2", "portable"} {
 		for _, threads := range []int{1, 2} {
-			gemm, _, err := newGemm(testPool(b, threads), kernels)
+			gemm, _, err := openGemm(b, threads, kernels)
 			if err != nil {
 				continue
 			}
@@ -47,7 +47,8 @@ func BenchmarkGemm(b *testing.B) {
 							mats[0] = f32
 						}
 						c, x, y := randomProduct(r, form, m, n, k, mats)
-						b.Run(fmt.Sprintf("%s/%d/%v/%dx%dx%d/%s", kernels, threads, dt, s[0], s[1], s[2], formNames[form]), func(b *testing.B) {
+						name := fmt.Sprintf("%s/%d/%v/%dx%dx%d/%s", kernels, threads, dt, s[0], s[1], s[2], formNames[form])
+						b.Run(name, func(b *testing.B) {
 							peak := PeakFLOPS(kernels, threads, 10*time.Millisecond)
 							for b.Loop() {
 								gemm(form, c, x, y, form == tensor.TN)

@@ -1,19 +1,15 @@
-// The product of two matrices for one instruction set, to be included with these macros set:
+// The product of two matrices for one instruction set, to be included with the macros of vector.h and these:
 //
-//	TARGET        the attribute that selects the instruction set
 //	MR, NR        rows and columns of the register tile
-//	VL            floats in a vector
-//	BROADCAST(x)  a vector of x's
-//	FMA(x, y, z)  x·y + z, lane by lane
 //	TRANSPOSE8    defined where AVX2 may be used to pack
 //
 // The scheme is Goto and van de Geijn's (Anatomy of High-Performance Matrix Multiplication, 2008): blocks of both
 // operands are copied into panels in the order in which the register tile reads them, converted to fp32 and padded with
 // zeros to whole tiles. An element of c is a chain of multiply-adds over k inside each KC-block, and the blocks' sums
 // are added in ascending order: its bits depend on K and on the two vectors that make it, not on where it lies.
-#include <string.h>
-
-#include "gemm.h"
+#include "gemm_store.h"
+#include "kernels.h"
+#include "vector.h"
 
 enum {
 	KC = 256,           // k in a block; part of the definition of the result
@@ -24,31 +20,6 @@ enum {
 };
 
 enum { WORKSPACE = MC * KC + SLACK + NC * KC + SLACK + MO * NC };
-
-#define INLINE TARGET static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(4 * VL)));
-typedef float unaligned __attribute__((vector_size(4 * VL), aligned(4), may_alias));
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-INLINE const void *at(const void *p, int64_t i, int bf16) { return (const char *)p + i * (bf16 ? 2 : 4); }
-
-INLINE float load(const void *p, int64_t i, int bf16) {
-	if (!bf16) return ((const float *)p)[i];
-	uint32_t u = (uint32_t)((const uint16_t *)p)[i] << 16;
-	float f;
-	memcpy(&f, &u, 4);
-	return f;
-}
-
-// To nearest, ties to even; a NaN stays one.
-INLINE uint16_t to_bf16(float f) {
-	uint32_t u;
-	memcpy(&u, &f, 4);
-	uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
-	return (u & 0x7fffffff) > 0x7f800000 ? (u >> 16 | 0x40) : rounded;
-}
 
 #ifdef TRANSPOSE8
 INLINE __m256 load8(const void *p, int bf16) {
@@ -113,7 +84,7 @@ INLINE void pack_columns(float *dst, const int width, const void *src, int64_t s
 }
 
 // Packs rows or columns t0 … t0+count, k0 … k0+kc of m; by_rows if k runs along m's rows.
-INLINE void pack(float *dst, const int width, gemm_mat m, int by_rows, int64_t t0, int64_t count, int64_t k0,
+INLINE void pack(float *dst, const int width, matrix m, int by_rows, int64_t t0, int64_t count, int64_t k0,
                  int64_t kc) {
 	const void *src = at(m.ptr, by_rows ? t0 * m.stride + k0 : k0 * m.stride + t0, m.bf16);
 	if (by_rows && m.bf16) pack_rows(dst, width, src, m.stride, count, kc, 1);
@@ -122,18 +93,16 @@ INLINE void pack(float *dst, const int width, gemm_mat m, int by_rows, int64_t t
 	if (!by_rows && !m.bf16) pack_columns(dst, width, src, m.stride, count, kc, 0);
 }
 
-TARGET static void pack_a(float *dst, gemm_mat m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
+TARGET static void pack_a(float *dst, matrix m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
 	pack(dst, MR, m, by_rows, t0, n, k0, kc);
 }
 
-TARGET static void pack_b(float *dst, gemm_mat m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
+TARGET static void pack_b(float *dst, matrix m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
 	pack(dst, NR, m, by_rows, t0, n, k0, kc);
 }
 
-// The sums stay in registers: every loop over them is unrolled.
-#define UNROLL _Pragma("GCC unroll 16")
-
-// tile [MR][NR] is, or has added to it, the product of the panels a [kc][MR] and b [kc][NR].
+// tile [MR][NR] is, or has added to it, the product of the panels a [kc][MR] and b [kc][NR]. The sums stay in registers:
+// every loop over them is unrolled.
 TARGET __attribute__((noinline)) static void multiply(float *tile, const float *a, const float *b, int64_t kc,
                                                       int add) {
 	vec sum[MR][NR / VL], row[NR / VL];
@@ -154,35 +123,13 @@ TARGET __attribute__((noinline)) static void multiply(float *tile, const float *
 		}
 }
 
-INLINE void store_rows(gemm_mat c, int64_t i, int64_t j, int64_t rows, int64_t cols, const float *tile,
-                       const int accumulate) {
-	for (int64_t r = 0; r < rows; r++, tile += NR) {
-		int64_t first = (i + r) * c.stride + j;
-		if (c.bf16) {
-			uint16_t *out = (uint16_t *)c.ptr + first;
-			for (int64_t x = 0; x < cols; x++) out[x] = to_bf16(accumulate ? load(out, x, 1) + tile[x] : tile[x]);
-		} else {
-			float *out = (float *)c.ptr + first;
-			for (int64_t x = 0; x < cols; x++) out[x] = accumulate ? out[x] + tile[x] : tile[x];
-		}
-	}
-}
-
-// Sets c at (i, j) from the part of a tile that lies in c, or adds it.
-TARGET static void store(gemm_mat c, int64_t i, int64_t j, const float *tile, int accumulate) {
-	int64_t rows = least(MR, c.rows - i), cols = least(NR, c.cols - j);
-	if (cols == NR && accumulate) store_rows(c, i, j, rows, NR, tile, 1);
-	if (cols == NR && !accumulate) store_rows(c, i, j, rows, NR, tile, 0);
-	if (cols < NR) store_rows(c, i, j, rows, cols, tile, accumulate);
-}
-
 // Fetches the lines of a tile of c into the cache while the tile is computed.
-INLINE void prefetch(gemm_mat c, int64_t i, int64_t j) {
+INLINE void prefetch(matrix c, int64_t i, int64_t j) {
 	for (int64_t r = i; r < least(i + MR, c.rows); r++)
 		for (int x = 0; x < NR; x += 16) __builtin_prefetch(at(c.ptr, r * c.stride + j + x, c.bf16), 1);
 }
 
-TARGET static void gemm(int form, gemm_mat c, gemm_mat a, gemm_mat b, int accumulate, float *work) {
+TARGET static void gemm(int form, matrix c, matrix a, matrix b, int accumulate, float *work) {
 	const int64_t K = form == GEMM_TN ? a.rows : a.cols;
 	float *panels_a = work, *panels_b = panels_a + MC * KC + SLACK, *sums = panels_b + NC * KC + SLACK;
 	float single[MR * NR] __attribute__((aligned(64)));
@@ -223,8 +170,4 @@ TARGET static float peak(int64_t rounds) {
 		for (int i = 0; i < CHAINS; i++) sum[i] = FMA(sum[i], x, y);
 	for (int i = 1; i < CHAINS; i++) sum[0] += sum[i];
 	return sum[0][0];
-}
-
-static gemm_kernel kernel(const char *name, int available) {
-	return (gemm_kernel){name, MR, NR, available, WORKSPACE, CHAINS * VL, gemm, peak};
 }

@@ -9,9 +9,23 @@ import (
 // the given number of goroutines reach together in registers with the instructions of the kernels, a name of Kernels
 // or empty for the best. It is the best of several rounds, and 0 if the kernels are not available.
 func PeakFLOPS(kernels string, threads int, d time.Duration) float64 {
-	loop, flops := peakLoop(kernels)
-	if loop == nil {
+	return peakFLOPS(kernels, false, threads, d)
+}
+
+// PeakBF16FLOPS is PeakFLOPS for the product of two BF16 matrices: with the kernels amx, on tiles. Elsewhere BF16 is
+// computed in fp32.
+func PeakBF16FLOPS(kernels string, threads int, d time.Duration) float64 {
+	return peakFLOPS(kernels, true, threads, d)
+}
+
+func peakFLOPS(kernels string, bf16 bool, threads int, d time.Duration) float64 {
+	set, _, err := findKernels(kernels)
+	if err != nil {
 		return 0
+	}
+	loop, flops := goPeakLoop, goPeakFLOPs
+	if set != nil {
+		loop, flops = func(rounds int) { set.peak(bf16, rounds) }, 2*set.fmasPerPeak(bf16)
 	}
 	const rounds = 8
 	n, best := 1000, 0.0

@@ -14,14 +14,14 @@ var gemmForms = []tensor.GemmForm{tensor.NT, tensor.NN, tensor.TN}
 // testGemms calls f for every kernel that runs here, with the product on one goroutine.
 func testGemms(t *testing.T, f func(t *testing.T, kernels string, gemm gemmFunc)) {
 	ran := 0
-	for _, kernels := range []string{"avx512", "avx512-emulated", "avx2", "portable"} {
-		gemm, name, err := newGemm(testPool(t, 1), kernels)
+	for _, kernels := range kernelNames {
+		gemm, name, err := openGemm(t, 1, kernels)
 		if err != nil {
 			t.Log(err)
 			continue
 		}
 		if name != kernels {
-			t.Errorf("newGemm(%q) is %q", kernels, name)
+			t.Errorf("openGemm(%q) is %q", kernels, name)
 		}
 		ran++
 		t.Run(kernels, func(t *testing.T) { f(t, kernels, gemm) })
@@ -29,6 +29,15 @@ func testGemms(t *testing.T, f func(t *testing.T, kernels string, gemm gemmFunc)
 	if ran == 0 {
 		t.Skip("built without cgo")
 	}
+}
+
+// openGemm is the product of those kernels on so many threads, nil for plain Go, and the kernels' name.
+func openGemm(t testing.TB, threads int, kernels string) (gemmFunc, string, error) {
+	set, name, err := findKernels(kernels)
+	if set == nil {
+		return nil, name, err
+	}
+	return (&gemm{pool: testPool(t, threads), kernels: set}).run, name, nil
 }
 
 type gemmFunc = func(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool)
@@ -157,7 +166,7 @@ func randomDTypes(r *rand.Rand) (dt [3]tensor.DType) {
 	return dt
 }
 
-// Sizes at the edges of the tiles (6×16, 14×32, 4×8) and of the blocks (256 deep, 182 or 192 rows), 0, 1, primes.
+// Sizes at the edges of the tiles (6×16, 14×32, 32×32, 4×8) and of the blocks (256 deep, 182 or 192 rows), 0, 1, primes.
 var gemmSizes = []int{0, 1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 31, 32, 33, 61, 97, 127, 129}
 
 func TestGemm(t *testing.T) {
@@ -235,7 +244,7 @@ func TestGemmBits(t *testing.T) {
 				gemm(form, c, a, b, true)
 				got[fmt.Sprint(formNames[form], s)] = c
 				for threads := 2; threads <= 5; threads++ {
-					parallel, _, err := newGemm(testPool(t, threads), kernels)
+					parallel, _, err := openGemm(t, threads, kernels)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -296,21 +305,21 @@ func TestGemmNotFinite(t *testing.T) {
 }
 
 func TestGemmKernelNames(t *testing.T) {
-	if _, _, err := newGemm(testPool(t, 1), "sse9"); err == nil {
+	if _, _, err := openGemm(t, 1, "sse9"); err == nil {
 		t.Error("no error for kernels that do not exist")
 	}
-	if gemm, name, err := newGemm(testPool(t, 1), "go"); gemm != nil || name != "go" || err != nil {
+	if gemm, name, err := openGemm(t, 1, "go"); gemm != nil || name != "go" || err != nil {
 		t.Errorf("go: %q, %v", name, err)
 	}
 	best := true
 	for _, k := range Kernels() {
-		_, name, err := newGemm(testPool(t, 1), k.Name)
+		_, name, err := openGemm(t, 1, k.Name)
 		if k.Available != (err == nil) || k.Available != (k.Why == "") || k.Available && name != k.Name {
 			t.Errorf("%+v: %q, %v", k, name, err)
 		}
 		if k.Available && best {
 			best = false
-			if _, name, err := newGemm(testPool(t, 1), ""); err != nil || name != k.Name {
+			if _, name, err := openGemm(t, 1, ""); err != nil || name != k.Name {
 				t.Errorf("the best of the kernels is %q, not %q: %v", name, k.Name, err)
 			}
 		}

@@ -27,7 +27,7 @@ func checkSizes(op string, dst, src int64) {
 
 // Fill sets every element of dst to v, rounded to its dtype.
 func (d *Device) Fill(q tensor.Queue, dst tensor.Buffer, v float64) {
-	split(q, dst.Len(), elementsPerPiece, func(i0, i1 int) {
+	split(q, dst.Len(), d.elementGrain(), func(i0, i1 int) {
 		switch b := dst.Slice(i0, i1); b.DType() {
 		case tensor.F32:
 			fill(tensor.Host[float32](b), float32(v))
@@ -42,8 +42,12 @@ func (d *Device) Fill(q tensor.Queue, dst tensor.Buffer, v float64) {
 }
 
 func fill[T any](dst []T, v T) {
-	for i := range dst {
-		dst[i] = v
+	if len(dst) == 0 {
+		return
+	}
+	dst[0] = v
+	for n := 1; n < len(dst); n *= 2 {
+		copy(dst[n:], dst[:n])
 	}
 }
 
@@ -52,7 +56,7 @@ func (d *Device) Cast(q tensor.Queue, dst, src tensor.Buffer) {
 	same := dst.DType() == src.DType()
 	check("Cast(dst, src)", dst.Len() == src.Len() && (same || dst.DType() != tensor.I32 && src.DType() != tensor.I32),
 		vector(dst), vector(src))
-	split(q, dst.Len(), elementsPerPiece, func(i0, i1 int) {
+	split(q, dst.Len(), d.elementGrain(), func(i0, i1 int) {
 		dst, src := dst.Slice(i0, i1), src.Slice(i0, i1)
 		switch {
 		case same:
@@ -66,6 +70,8 @@ func (d *Device) Cast(q tensor.Queue, dst, src tensor.Buffer) {
 			}
 		case src.DType() == tensor.F32 && dst.DType() == tensor.F64:
 			convert(tensor.Host[float64](dst), tensor.Host[float32](src))
+		case d.c != nil && dst.DType() != tensor.F64:
+			d.c.cast(dst, src)
 		case src.DType() == tensor.F32:
 			rowsOf[float32](vector(dst)).store(0, tensor.Host[float32](src))
 		case dst.DType() == tensor.F64:

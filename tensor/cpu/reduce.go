@@ -22,7 +22,11 @@ func (d *Device) SumSquares(q tensor.Queue, out, x tensor.Buffer) {
 func (d *Device) sumBlocks(q tensor.Queue, op string, out, x tensor.Buffer, squares bool) {
 	check(op, holds(out, tensor.F64, 1) && like(x.DType(), 0, 0), vector(out), vector(x))
 	parts := make([]float64, (x.Len()+sumBlock-1)/sumBlock)
-	split(q, len(parts), 4, func(i0, i1 int) {
+	split(q, len(parts), max(1, d.elementGrain()/sumBlock), func(i0, i1 int) {
+		if d.c != nil && x.DType() != tensor.F64 {
+			d.c.sum(parts[i0:i1], x.Slice(i0*sumBlock, min(i1*sumBlock, x.Len())), squares)
+			return
+		}
 		s := d.scratches.take()
 		defer d.scratches.give(s)
 		for i := i0; i < i1; i++ {

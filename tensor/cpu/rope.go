@@ -8,11 +8,17 @@ func (d *Device) RoPE(q tensor.Queue, x tensor.Mat, pos, table tensor.Buffer, he
 	check("RoPE(x, pos, table)", like(dt, x.Rows, x.Cols) && headDim > 0 && headDim%2 == 0 && x.Cols%headDim == 0 &&
 		holds(pos, tensor.I32, x.Rows) && table.DType() == dt.Accum() && table.Len()%headDim == 0,
 		x, vector(pos), vector(table))
-	split(q, x.Rows, rowGrain(x.Cols), func(i0, i1 int) {
-		if dt == tensor.F64 {
+	split(q, x.Rows, d.rowGrain(x.Cols), func(i0, i1 int) {
+		for _, p := range tensor.Host[int32](pos)[i0:i1] {
+			checkIndex("RoPE", "position", p, table.Len()/headDim)
+		}
+		switch {
+		case dt == tensor.F64:
 			rope[float64](d, x, pos, table, headDim, inverse, i0, i1)
-		} else {
+		case d.c == nil:
 			rope[float32](d, x, pos, table, headDim, inverse, i0, i1)
+		default:
+			d.c.rope(x.RowRange(i0, i1), pos.Slice(i0, i1), table, headDim, inverse)
 		}
 	})
 }
@@ -27,7 +33,6 @@ func rope[A float](d *Device, x tensor.Mat, pos, table tensor.Buffer, headDim in
 		sign = -1
 	}
 	for i, p := range tensor.Host[int32](pos)[i0:i1] {
-		checkIndex("RoPE", "position", p, len(angles)/headDim)
 		angle := angles[int(p)*headDim:][:headDim]
 		row := xs.read(i0+i, buf)
 		for h := 0; h < len(row); h += headDim {

@@ -77,11 +77,16 @@ func scratchMat[A float](s *scratch, r, c int) (tensor.Mat, []A) {
 	return tensor.Matrix(tensor.HostBuffer(v), r, c), v
 }
 
-// elementsPerPiece is how many elements are worth the waking of a thread.
-const elementsPerPiece = 8192
+// elementGrain is how many elements are worth the waking of a thread.
+func (d *Device) elementGrain() int {
+	if d.c == nil {
+		return 8 << 10
+	}
+	return 32 << 10
+}
 
 // rowGrain is the least number of rows of cols elements for one thread.
-func rowGrain(cols int) int { return max(1, elementsPerPiece/max(cols, 1)) }
+func (d *Device) rowGrain(cols int) int { return max(1, d.elementGrain()/max(cols, 1)) }
 
 // columnGrain is the least number of columns for one thread, four cache lines of F32.
 const columnGrain = 64

@@ -5,11 +5,14 @@ import "github.com/herdtrain/herd/tensor"
 // SwiGLU is Shazeer 2020.
 func (d *Device) SwiGLU(q tensor.Queue, h, gu tensor.Mat) {
 	check("SwiGLU(h, gu)", like(h.DType(), h.Rows, 2*h.Cols, gu), h, gu)
-	split(q, h.Rows, rowGrain(h.Cols), func(i0, i1 int) {
-		if h.DType() == tensor.F64 {
+	split(q, h.Rows, d.rowGrain(h.Cols), func(i0, i1 int) {
+		switch {
+		case h.DType() == tensor.F64:
 			swiGLU[float64](d, h, gu, i0, i1)
-		} else {
+		case d.c == nil:
 			swiGLU[float32](d, h, gu, i0, i1)
+		default:
+			d.c.swiGLU(h.RowRange(i0, i1), gu.RowRange(i0, i1))
 		}
 	})
 }
@@ -35,11 +38,14 @@ func swiGLU[A float](d *Device, h, gu tensor.Mat, i0, i1 int) {
 // SwiGLUBackward: with σ the logistic function of g, dg = dh·u·σ·(1 + g·(1 − σ)) and du = dh·g·σ.
 func (d *Device) SwiGLUBackward(q tensor.Queue, dgu, dh, gu tensor.Mat) {
 	check("SwiGLUBackward(dgu, dh, gu)", like(dh.DType(), dh.Rows, 2*dh.Cols, dgu, gu), dgu, dh, gu)
-	split(q, dh.Rows, rowGrain(dh.Cols), func(i0, i1 int) {
-		if dh.DType() == tensor.F64 {
+	split(q, dh.Rows, d.rowGrain(dh.Cols), func(i0, i1 int) {
+		switch {
+		case dh.DType() == tensor.F64:
 			swiGLUBackward[float64](d, dgu, dh, gu, i0, i1)
-		} else {
+		case d.c == nil:
 			swiGLUBackward[float32](d, dgu, dh, gu, i0, i1)
+		default:
+			d.c.swiGLUBackward(dgu.RowRange(i0, i1), dh.RowRange(i0, i1), gu.RowRange(i0, i1))
 		}
 	})
 }

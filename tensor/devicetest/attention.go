@@ -8,15 +8,15 @@ import (
 
 // attention is a case of Attention. The matrices of q, k, v have the rows and columns of the device's.
 type attention struct {
-	tensor.AttentionShape
-	first []int32 // nil: all zeros
+	tensor.AttentionShape         // with Keys
+	first                 []int32 // nil: all zeros
 }
 
 // probabilities is the softmax of query head h at row i (of all sequences): element j belongs to key j of the same
 // sequence, 0 where it is not visible. lse is the logarithm of the softmax's denominator.
 func (a attention) probabilities(q, k []float64, h, i int) (p []float64, lse float64) {
-	p = make([]float64, a.Length)
-	batch, t, lo := i/a.Length, i%a.Length, 0
+	p = make([]float64, a.Keys)
+	batch, t, lo := i/a.Length, a.Offset+i%a.Length, 0
 	if a.first != nil {
 		lo = int(a.first[i])
 	}
@@ -26,7 +26,7 @@ func (a attention) probabilities(q, k []float64, h, i int) (p []float64, lse flo
 	kv := h / (a.Heads / a.KVHeads)
 	var sum float64
 	for j := lo; j <= t; j++ {
-		key := k[((batch*a.Length+j)*a.KVHeads+kv)*a.HeadDim:][:a.HeadDim]
+		key := k[((batch*a.Keys+j)*a.KVHeads+kv)*a.HeadDim:][:a.HeadDim]
 		p[j] = math.Exp(inner(key, q[(i*a.Heads+h)*a.HeadDim:][:a.HeadDim]) * a.Scale)
 		sum += p[j]
 	}
@@ -57,7 +57,7 @@ func (a attention) forward(q, k, v []float64) (o, lse []float64) {
 
 // key is where in k and v key j of the sequence of row i begins, for query head h.
 func (a attention) key(i, h, j int) int {
-	return ((i/a.Length*a.Length+j)*a.KVHeads + h/(a.Heads/a.KVHeads)) * a.HeadDim
+	return ((i/a.Length*a.Keys+j)*a.KVHeads + h/(a.Heads/a.KVHeads)) * a.HeadDim
 }
 
 // backward is the gradients of q, k and v.
@@ -83,23 +83,29 @@ func (a attention) backward(do, o, q, k, v []float64) (dq, dk, dv []float64) {
 	return dq, dk, dv
 }
 
-// attentionCase draws a shape, with documents and a window in half of the cases each.
+// attentionCase draws a shape, with documents, a window, and more keys than queries in half of the cases each.
 func (s *suite) attentionCase() attention {
 	kv := s.size(3, 2)
 	a := attention{AttentionShape: tensor.AttentionShape{Batch: s.size(3, 1), Length: s.size(40, 100), KVHeads: kv,
 		Heads: kv * (1 + s.rng.IntN(3)), HeadDim: 2 * s.size(9, 8)}}
 	a.Scale = 1 / math.Sqrt(float64(a.HeadDim))
+	a.Keys = a.Length
 	if s.rng.IntN(2) == 0 {
-		a.Window = 1 + s.rng.IntN(a.Length)
+		a.Offset = s.size(40, 100)
+		a.Keys += a.Offset + s.rng.IntN(9)
+	}
+	if s.rng.IntN(2) == 0 {
+		a.Window = 1 + s.rng.IntN(a.Keys)
 	}
 	if s.rng.IntN(2) == 0 {
 		a.first = make([]int32, a.Batch*a.Length)
 		for i := range a.first {
-			if t := i % a.Length; t > 0 {
+			t := a.Offset + i%a.Length
+			if t > a.Offset {
 				a.first[i] = a.first[i-1]
-				if s.rng.IntN(5) == 0 {
-					a.first[i] = int32(t)
-				}
+			}
+			if s.rng.IntN(5) == 0 {
+				a.first[i] = int32(t)
 			}
 		}
 		a.First = s.putInts(a.first)
@@ -109,32 +115,78 @@ func (s *suite) attentionCase() attention {
 
 func testAttention(s *suite) {
 	a := s.attentionCase()
-	acc, n := s.dt.Accum(), a.Batch*a.Length
+	shape := a.AttentionShape
+	if a.Keys == a.Length {
+		shape.Keys = 0
+	}
+	acc, n, m := s.dt.Accum(), a.Batch*a.Length, a.Batch*a.Keys
 	qd, kd := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
-	qv, kv, vv := s.random(s.dt, n*qd, 1), s.random(s.dt, n*kd, 1), s.random(s.dt, n*kd, 1)
-	qkv := s.grid(s.dt, n, qd+2*kd, beside(n, qv, kv, vv)) // as a model keeps them
-	q, k, v := qkv.ColRange(0, qd), qkv.ColRange(qd, qd+kd), qkv.ColRange(qd+kd, qd+2*kd)
+	qv, kv, vv := s.random(s.dt, n*qd, 1), s.random(s.dt, m*kd, 1), s.random(s.dt, m*kd, 1)
+	q, both := s.grid(s.dt, n, qd, qv), s.grid(s.dt, m, 2*kd, beside(m, kv, vv)) // k and v as a model keeps them
+	k, v := both.ColRange(0, kd), both.ColRange(kd, 2*kd)
 	o, lse := s.blank(s.dt, n, qd), s.put(acc, make([]float64, n*a.Heads))
-	s.dev.Attention(s.q, o.Mat, lse, q, k, v, a.AttentionShape)
+	s.dev.Attention(s.q, o.Mat, lse, q.Mat, k, v, shape)
 	wantO, wantLSE := a.forward(qv, kv, vv)
 	ov := s.getGrid(o)
 	s.near("o", s.dt, ov, wantO)
 	s.near("lse", acc, s.get(lse), wantLSE)
 
 	dov := s.random(s.dt, n*qd, 1)
-	dqkv := s.blank(s.dt, n, qd+2*kd)
-	s.dev.AttentionBackward(s.q, dqkv.ColRange(0, qd), dqkv.ColRange(qd, qd+kd), dqkv.ColRange(qd+kd, qd+2*kd),
-		s.grid(s.dt, n, qd, dov).Mat, o.Mat, lse, q, k, v, a.AttentionShape)
-	got := s.getGrid(dqkv)
+	dq, dkv := s.blank(s.dt, n, qd), s.blank(s.dt, m, 2*kd)
+	s.dev.AttentionBackward(s.q, dq.Mat, dkv.ColRange(0, kd), dkv.ColRange(kd, 2*kd), s.grid(s.dt, n, qd, dov).Mat, o.Mat,
+		lse, q.Mat, k, v, shape)
+	gotDq, gotDkv := s.getGrid(dq), s.getGrid(dkv)
 	wantDq, wantDk, wantDv := a.backward(dov, ov, qv, kv, vv)
-	s.near("dq, dk, dv", s.dt, got, beside(n, wantDq, wantDk, wantDv))
+	s.near("dq", s.dt, gotDq, wantDq)
+	s.near("dk, dv", s.dt, gotDkv, beside(m, wantDk, wantDv))
 	if s.dt == tensor.F64 && !s.large {
 		loss := func(in [][]float64) float64 {
-			q, k, v := apart(n, in[0], qd, kd)
-			o, _ := a.forward(q, k, v)
+			o, _ := a.forward(in[0], in[1], in[2])
 			return inner(o, dov)
 		}
-		s.derivative("q, k, v", loss, [][]float64{beside(n, qv, kv, vv)}, [][]float64{got})
+		dk, dv := apart(m, gotDkv)
+		s.derivative("q, k, v", loss, [][]float64{qv, kv, vv}, [][]float64{gotDq, dk, dv})
+	}
+}
+
+// testAttentionInParts cuts the queries of a sequence in two: the parts' rows of o, lse and dq are those of the whole,
+// and their shares of dk and dv add up to its.
+func testAttentionInParts(s *suite) {
+	a := s.attentionCase()
+	shape := a.AttentionShape
+	shape.Batch, shape.Length, shape.Offset, shape.First = 1, a.Keys, 0, tensor.Buffer{}
+	n, qd, kd := a.Keys, a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
+	q, k, v := s.blank(s.dt, n, qd), s.blank(s.dt, n, kd), s.blank(s.dt, n, kd)
+	do := s.blank(s.dt, n, qd)
+	run := func(i, j int) (o, lse, dq, dk, dv []float64) {
+		part := shape
+		part.Length, part.Keys, part.Offset = j-i, n, i
+		om, l := s.blank(s.dt, j-i, qd), s.alloc(s.dt.Accum(), (j-i)*a.Heads)
+		dqm, dkm, dvm := s.blank(s.dt, j-i, qd), s.blank(s.dt, n, kd), s.blank(s.dt, n, kd)
+		s.dev.Attention(s.q, om.Mat, l, q.RowRange(i, j), k.Mat, v.Mat, part)
+		s.dev.AttentionBackward(s.q, dqm.Mat, dkm.Mat, dvm.Mat, do.RowRange(i, j), om.Mat, l, q.RowRange(i, j), k.Mat, v.Mat,
+			part)
+		return s.getGrid(om), s.get(l), s.getGrid(dqm), s.getGrid(dkm), s.getGrid(dvm)
+	}
+	cut := s.rng.IntN(n + 1)
+	o, lse, dq, dk, dv := run(0, n)
+	o1, lse1, dq1, dk1, dv1 := run(0, cut)
+	o2, lse2, dq2, dk2, dv2 := run(cut, n)
+	s.near("o", s.dt, append(o1, o2...), o)
+	s.near("dq", s.dt, append(dq1, dq2...), dq)
+	var parts []float64
+	for h := range a.Heads {
+		parts = append(append(parts, lse1[h*cut:][:cut]...), lse2[h*(n-cut):][:n-cut]...)
+	}
+	s.near("lse", s.dt.Accum(), parts, lse)
+	for i := range dk1 {
+		dk1[i] += dk2[i]
+		dv1[i] += dv2[i]
+	}
+	// Each of the parts is rounded, and so is the whole.
+	if s.dt != tensor.BF16 {
+		s.near("dk", s.dt, dk1, dk)
+		s.near("dv", s.dt, dv1, dv)
 	}
 }
 
@@ -172,11 +224,12 @@ func beside(n int, ms ...[]float64) []float64 {
 	return out
 }
 
-// apart is the inverse of beside for q of qd columns and k, v of kd.
-func apart(n int, m []float64, qd, kd int) (q, k, v []float64) {
+// apart takes a matrix of n rows apart into its left and its right half.
+func apart(n int, m []float64) (left, right []float64) {
+	half := len(m) / n / 2
 	for i := range n {
-		row := m[i*(qd+2*kd):][:qd+2*kd]
-		q, k, v = append(q, row[:qd]...), append(k, row[qd:qd+kd]...), append(v, row[qd+kd:]...)
+		row := m[2*i*half:][:2*half]
+		left, right = append(left, row[:half]...), append(right, row[half:]...)
 	}
-	return q, k, v
+	return left, right
 }

@@ -42,6 +42,7 @@ var operations = []struct {
 	{"RMSNormBackward", testRMSNormBackward},
 	{"RoPE", testRoPE},
 	{"Attention", testAttention},
+	{"Attention in parts", testAttentionInParts},
 	{"Attention, large scores", testLargeScores},
 	{"SwiGLU", testSwiGLU},
 	{"CrossEntropy", testCrossEntropy},

@@ -1,0 +1,64 @@
+// CrossEntropy for one instruction set: three passes over a row, or two without gradient.
+#include "rows_kernel.h"
+
+INLINE void max_step(lanes *m, const void *x, int64_t j, int64_t left, const int bf16) {
+	EACH_VECTOR(m->lane[v] = MAX(load_part(at(x, e, bf16), some, -INFINITY, bf16), m->lane[v]);)
+}
+
+// Adds exp(x − top) to s.
+INLINE void exp_step(lanes *s, const void *x, vec top, int64_t j, int64_t left, const int bf16) {
+	vec y[VECTORS];
+	EACH_VECTOR(y[v] = load_part(at(x, e, bf16), some, -INFINITY, bf16) - top;)
+	exp_vecs(y, VECTORS);
+	UNROLL for (int v = 0; v < VECTORS; v++) s->lane[v] += y[v];
+}
+
+INLINE void softmax_step(void *x, vec top, vec factor, int64_t j, int64_t left, const int bf16) {
+	vec y[VECTORS];
+	EACH_VECTOR(y[v] = load_part(at(x, e, bf16), some, 0, bf16) - top;)
+	exp_vecs(y, VECTORS);
+	EACH_VECTOR(store_part(at(x, e, bf16), some, y[v] * factor, bf16);)
+}
+
+INLINE void cross_entropy_as(double (*loss)[2], matrix logits, const int32_t *targets, float scale, int grad,
+                             const int bf16) {
+	const int64_t n = logits.cols;
+	for (int64_t i = 0; i < logits.rows; i++) {
+		void *x = row(logits, i);
+		if (targets[i] < 0) {
+			loss[i][0] = 1;
+			loss[i][1] = 0;
+			if (grad) memset(x, 0, n * (bf16 ? 2 : 4));
+			continue;
+		}
+		lanes m, s = {0};
+		for (int v = 0; v < VECTORS; v++) m.lane[v] = BROADCAST(-INFINITY);
+		STEPS(n, LANES, max_step(&m, x, j, left, bf16));
+		float top = largest(&m), target = load(x, targets[i], bf16);
+		vec tops = BROADCAST(top);
+		STEPS(n, LANES, exp_step(&s, x, tops, j, left, bf16));
+		float sum = total(s);
+		loss[i][0] = sum;
+		loss[i][1] = (double)top - target;
+		if (!grad) continue;
+		vec factor = BROADCAST(scale / sum);
+		STEPS(n, LANES, softmax_step(x, tops, factor, j, left, bf16));
+		vec hit = BROADCAST(target - top);
+		exp_vecs(&hit, 1);
+		store_part(at(x, targets[i], bf16), 1, (hit / sum - 1) * scale, bf16);
+	}
+}
+
+TARGET static void cross_entropy(double (*loss)[2], matrix logits, const int32_t *targets, float scale, int grad) {
+	BY_DTYPE(logits.bf16, cross_entropy_as, loss, logits, targets, scale, grad);
+}
+
+INLINE void exps_step(float *x, int64_t left) {
+	vec y = load_part(x, left, 0, 0);
+	exp_vecs(&y, 1);
+	store_part(x, left, y, 0);
+}
+
+TARGET static void exps(float *x, int64_t n) {
+	STEPS(n, VL, exps_step(x + j, left));
+}

@@ -1,0 +1,82 @@
+// The operations of tensor.Device on fp32 and bf16 in C. Each template (*_kernel.h) is compiled once for each
+// instruction set by kernels_*.c, which fill in a table; Go chooses a table at run time. What the operations compute is
+// said in tensor/device.go.
+#ifndef HERD_KERNELS_H
+#define HERD_KERNELS_H
+
+#include <stdint.h>
+
+// A row-major matrix of fp32, or of bf16: element (i, j) is element i·stride + j of ptr. A vector is a matrix of one row.
+typedef struct {
+	void *ptr;
+	int64_t rows, cols, stride;
+	int bf16;
+} matrix;
+
+// The numbers of tensor.GemmForm.
+enum { GEMM_NT, GEMM_NN, GEMM_TN };
+
+// An AdamW step, its corrections for bias worked out.
+typedef struct {
+	float clip, keep, beta2, rest1, rest2, rate, root2, eps;
+} adamw_numbers;
+
+// The code for one instruction set. Matrices of an operation are all fp32 or all bf16, unless said.
+typedef struct {
+	const char *name;
+	int available;   // whether the processor and the operating system run it
+	const char *why; // it is not, if that is not for want of instructions
+
+	int mr, nr;        // rows and columns of gemm's register tile
+	int64_t workspace; // floats that gemm needs to work in
+	void (*gemm)(int form, matrix c, matrix a, matrix b, int accumulate, float *work);
+	// Rounds of as many fused multiply-adds as fit in registers: those of gemm, and of its product of bf16 matrices.
+	float (*peak)(int64_t rounds), (*peak_bf16)(int64_t rounds);
+	int64_t fmas_per_peak, fmas_per_peak_bf16; // in a round
+
+	// x = res + delta comes first if delta.ptr is not null.
+	void (*rms_norm)(matrix y, float *rstd, matrix x, matrix res, matrix delta, matrix w, double eps);
+	// Sets dw, fp32 [cols].
+	void (*rms_norm_backward)(matrix dx, float *dw, matrix dy, matrix x, matrix w, const float *rstd, int accumulate);
+	void (*rope)(matrix x, const int32_t *pos, const float *table, int64_t head_dim, int inverse);
+	void (*swiglu)(matrix h, matrix gu);
+	void (*swiglu_backward)(matrix dgu, matrix dh, matrix gu);
+	// The loss of row i is log loss[i][0] + loss[i][1].
+	void (*cross_entropy)(double (*loss)[2], matrix logits, const int32_t *targets, float scale, int grad);
+	// dw is fp32.
+	void (*embed_backward)(matrix dw, matrix dx, const int32_t *ids);
+	// p, fp32 or bf16, is a vector; the others are of its length.
+	void (*adamw)(matrix p, float *master, float *m, float *v, const float *g, adamw_numbers s);
+	// Sets a sum for each block of the vector x.
+	void (*sum)(double *sums, matrix x, int64_t block, int squares);
+	// From fp32 to bf16 or back, vectors.
+	void (*cast)(matrix dst, matrix src);
+	// The exponential that the operations use, for tests.
+	void (*exps)(float *x, int64_t n);
+} kernels;
+
+kernels *kernels_amx(void);
+kernels *kernels_amx_emulated(void);
+kernels *kernels_avx512(void);
+kernels *kernels_avx512_emulated(void);
+kernels *kernels_avx2(void);
+kernels *kernels_portable(void);
+
+// Calls through the pointers of a table, for Go.
+void call_gemm(const kernels *k, int form, matrix c, matrix a, matrix b, int accumulate, float *work);
+float call_peak(const kernels *k, int bf16, int64_t rounds);
+void call_rms_norm(const kernels *k, matrix y, float *rstd, matrix x, matrix res, matrix delta, matrix w, double eps);
+void call_rms_norm_backward(const kernels *k, matrix dx, float *dw, matrix dy, matrix x, matrix w, const float *rstd,
+                            int accumulate);
+void call_rope(const kernels *k, matrix x, const int32_t *pos, const float *table, int64_t head_dim, int inverse);
+void call_swiglu(const kernels *k, matrix h, matrix gu);
+void call_swiglu_backward(const kernels *k, matrix dgu, matrix dh, matrix gu);
+void call_cross_entropy(const kernels *k, double (*loss)[2], matrix logits, const int32_t *targets, float scale,
+                        int grad);
+void call_embed_backward(const kernels *k, matrix dw, matrix dx, const int32_t *ids);
+void call_adamw(const kernels *k, matrix p, float *master, float *m, float *v, const float *g, adamw_numbers s);
+void call_sum(const kernels *k, double *sums, matrix x, int64_t block, int squares);
+void call_cast(const kernels *k, matrix dst, matrix src);
+void call_exps(const kernels *k, float *x, int64_t n);
+
+#endif

@@ -1,0 +1,28 @@
+// The table of the instruction set whose macros are set, to be included once in kernels_*.c.
+#include "crossentropy_kernel.h"
+#include "gemm_kernel.h"
+#include "optimizer_kernel.h"
+#include "rmsnorm_kernel.h"
+#include "rope_kernel.h"
+#include "swiglu_kernel.h"
+
+// Sets k, but for its name and whether it is available.
+static void fill_table(kernels *k) {
+	k->mr = MR;
+	k->nr = NR;
+	k->workspace = WORKSPACE;
+	k->fmas_per_peak = k->fmas_per_peak_bf16 = CHAINS * VL;
+	k->gemm = gemm;
+	k->peak = k->peak_bf16 = peak;
+	k->rms_norm = rms_norm;
+	k->rms_norm_backward = rms_norm_backward;
+	k->rope = rope;
+	k->swiglu = swiglu;
+	k->swiglu_backward = swiglu_backward;
+	k->cross_entropy = cross_entropy;
+	k->embed_backward = embed_backward;
+	k->adamw = adamw;
+	k->sum = sum;
+	k->cast = cast;
+	k->exps = exps;
+}
