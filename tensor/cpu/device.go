@@ -1,6 +1,18 @@
 // Package cpu implements tensor.Device on the processor: every operation in plain Go, and on F32 and BF16 also in C for
 // the instruction set that is found. The plain Go is what all other kernels are held against, and all there is for F64
 // and in a build without cgo.
+//
+// The kernels are the best that the processor and the operating system run, or those that the environment variable
+// HERD_CPU names:
+//
+//	amx       as avx512, with the product of two BF16 matrices on tiles (Intel AMX; Linux 5.16 or newer); only if named
+//	avx512    AVX-512 F, BW, VL and DQ; BF16 is converted to fp32 to compute
+//	avx2      AVX2 and FMA
+//	portable  C for any processor, also arm64
+//	go        plain Go
+//
+// Two more are for tests on processors without the instructions: amx-emulated and avx512-emulated run the tiles of their
+// namesakes in AVX2.
 package cpu
 
 import (
@@ -23,7 +35,7 @@ const KernelsEnv = "HERD_CPU"
 // Options of a Device.
 type Options struct {
 	Threads int    // that compute, 0: GOMAXPROCS
-	Kernels string // avx512, avx2, portable or go; "": what KernelsEnv says, else the best
+	Kernels string // amx, avx512, avx2, portable or go; "": what KernelsEnv says, else the best
 }
 
 // Device is the processor. The Compute queue runs inline in the goroutine that enqueues, on all threads; each other

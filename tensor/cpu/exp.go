@@ -37,11 +37,12 @@ func expScaled32(dst, x []float32, scale, shift float32) {
 		n := float32(v*log2E) + roundMagic
 		power := math.Float32frombits((math.Float32bits(n) + 127) << 23)
 		n -= roundMagic
-		r := v - n*ln2High - n*ln2Low
-		r2 := r * r
-		p := (1.9875691500e-4*r+1.3981999507e-3)*r2 + (8.3334519073e-3*r + 4.1665795894e-2)
-		p = p*r2 + (1.6666665459e-1*r + 5.0000001201e-1)
-		dst[i] = (p*r2 + r + 1) * power
+		// The conversions keep the compiler from fusing, which it may do on some architectures.
+		r := v - float32(n*ln2High) - float32(n*ln2Low)
+		r2 := float32(r * r)
+		p := float32((float32(1.9875691500e-4*r)+1.3981999507e-3)*r2) + (float32(8.3334519073e-3*r) + 4.1665795894e-2)
+		p = float32(p*r2) + (float32(1.6666665459e-1*r) + 5.0000001201e-1)
+		dst[i] = (float32(p*r2) + r + 1) * power
 	}
 }
 

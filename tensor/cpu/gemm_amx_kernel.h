@@ -34,7 +34,7 @@ enum {
 	NC = 512,    // columns of b
 };
 
-// In bytes; SIZE_B is the distance of two steps of k in a panel.
+// In bytes: a row of a tile, a tile, and from one step of k to the next in a panel.
 enum { LINE = 64, TILE = 16 * LINE, PANEL_STEP = 2 * TILE };
 
 enum { TILE_WORKSPACE = MO * NC + NC * KC / 2 + MC * KC / 2 + LINE / 4 };

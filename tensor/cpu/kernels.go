@@ -62,7 +62,7 @@ type compiled struct {
 	set kernelSet // nil if it is not available
 }
 
-// Kernels lists the implementations of the operations, fastest first.
+// Kernels lists the implementations of the operations, in order of preference.
 func Kernels() []Kernel {
 	var list []Kernel
 	for _, c := range compiledKernels {

@@ -16,10 +16,11 @@ import (
 	"github.com/herdtrain/herd/tensor"
 )
 
-// compiledKernels are the kernels written in C, best first.
+// compiledKernels are the kernels written in C, in order of preference. Those for AMX come last, to be used only where
+// somebody names them: no processor with these instructions has run them yet, emulators only.
 var compiledKernels = []compiled{
-	newCompiled(C.kernels_amx()), newCompiled(C.kernels_avx512()), newCompiled(C.kernels_avx2()),
-	newCompiled(C.kernels_portable()),
+	newCompiled(C.kernels_avx512()), newCompiled(C.kernels_avx2()), newCompiled(C.kernels_portable()),
+	newCompiled(C.kernels_amx()),
 }
 
 // emulatedKernels run the tiles of the AMX and AVX-512 kernels on other processors, for tests.
