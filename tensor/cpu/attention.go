@@ -14,21 +14,38 @@ const attentionBlock = 64
 func (d *Device) Attention(q tensor.Queue, o tensor.Mat, lse tensor.Buffer, qm, k, v tensor.Mat,
 	s tensor.AttentionShape) {
 	s = withKeys(s)
+	dt := qm.DType()
 	check("Attention(o, q, k, v, lse, first)", attentionFits(s, lse, []tensor.Mat{qm, o}, []tensor.Mat{k, v}),
 		o, qm, k, v, vector(lse), vector(s.First))
-	blocks := (s.Length + attentionBlock - 1) / attentionBlock
-	split(q, s.Batch*s.Heads*blocks, 1, func(u0, u1 int) {
+	block := attentionBlock
+	if d.c != nil && dt != tensor.F64 {
+		block = d.c.attentionQueries()
+	}
+	blocks := (s.Length + block - 1) / block
+	split(q, s.Batch*s.Heads*blocks, attentionGrain(s, 2*min(block, s.Length)), func(u0, u1 int) {
 		for u := u0; u < u1; u++ {
 			h := head{s, u / blocks / s.Heads, u / blocks % s.Heads}
-			i0 := u % blocks * attentionBlock
-			i1 := min(i0+attentionBlock, s.Length)
-			if qm.DType() == tensor.F64 {
-				attend[float64](d, h, h.query(o), lse, h.query(qm), h.key(k), h.key(v), i0, i1)
-			} else {
-				attend[float32](d, h, h.query(o), lse, h.query(qm), h.key(k), h.key(v), i0, i1)
+			i0 := (blocks - 1 - u%blocks) * block // those who see the most keys come first
+			o, q, k, v, lse := h.query(o), h.query(qm), h.key(k), h.key(v), h.statistics(lse, 1)
+			switch i1 := min(i0+block, s.Length); {
+			case dt == tensor.F64:
+				attend[float64](d, h, o, lse, q, k, v, i0, i1)
+			case d.c == nil:
+				attend[float32](d, h, o, lse, q, k, v, i0, i1)
+			default:
+				work := d.scratches.take()
+				d.c.attention(o, lse, q, k, v, h.shape(), i0, floats[float32](work, d.c.attentionWorkspace(s.HeadDim)))
+				d.scratches.give(work)
 			}
 		}
 	})
+}
+
+// attentionGrain is how many pieces of work are worth the waking of a thread. In each, so many rows are multiplied with
+// the keys or values of a sequence.
+func attentionGrain(s tensor.AttentionShape, rows int) int {
+	const worthwhile = 1 << 19 // multiply-adds
+	return max(1, worthwhile/max(1, rows*s.Keys*s.HeadDim))
 }
 
 // withKeys is s with its number of keys said.
@@ -43,8 +60,8 @@ func withKeys(s tensor.AttentionShape) tensor.AttentionShape {
 func attentionFits(s tensor.AttentionShape, lse tensor.Buffer, queries, keys []tensor.Mat) bool {
 	dt, n := queries[0].DType(), s.Batch*s.Length
 	return s.Batch >= 0 && s.Length >= 0 && s.KVHeads > 0 && s.Heads > 0 && s.Heads%s.KVHeads == 0 && s.HeadDim > 0 &&
-		s.Window >= 0 && s.Offset >= 0 && s.Offset+s.Length <= s.Keys && like(dt, n, s.Heads*s.HeadDim, queries...) &&
-		like(dt, s.Batch*s.Keys, s.KVHeads*s.HeadDim, keys...) &&
+		s.Scale > 0 && s.Window >= 0 && s.Offset >= 0 && s.Offset+s.Length <= s.Keys &&
+		like(dt, n, s.Heads*s.HeadDim, queries...) && like(dt, s.Batch*s.Keys, s.KVHeads*s.HeadDim, keys...) &&
 		holds(lse, dt.Accum(), s.Heads*n) && (s.First.Len() == 0 || holds(s.First, tensor.I32, n))
 }
 
@@ -64,10 +81,19 @@ func (h head) part(m tensor.Mat, rows, i int) tensor.Mat {
 	return m.RowRange(h.batch*rows, (h.batch+1)*rows).ColRange(i*h.HeadDim, (i+1)*h.HeadDim)
 }
 
-// statistics is the part [Length] of lse that belongs to h.
-func (h head) statistics(lse tensor.Buffer) tensor.Buffer {
+// statistics is the part [heads, Length] of lse that belongs to so many heads from h on.
+func (h head) statistics(lse tensor.Buffer, heads int) tensor.Buffer {
 	i := (h.batch*h.Heads + h.head) * h.Length
-	return lse.Slice(i, i+h.Length)
+	return lse.Slice(i, i+heads*h.Length)
+}
+
+// shape is the shape of the operation, with First for the sequence of h.
+func (h head) shape() tensor.AttentionShape {
+	s := h.AttentionShape
+	if s.First.Len() > 0 {
+		s.First = s.First.Slice(h.batch*h.Length, (h.batch+1)*h.Length)
+	}
+	return s
 }
 
 // firstKeys sets the first key that each of the queries [i0, i1) sees, and returns the least of them.
@@ -90,7 +116,7 @@ func (h head) firstKeys(first *[attentionBlock]int, i0, i1 int) (least int) {
 // lastKey is the last key that query i sees, the one at its position.
 func (h head) lastKey(i int) int { return h.Offset + i }
 
-// attend computes rows [i0, i1) of one head: o, q [Length, HeadDim], k, v [Keys, HeadDim].
+// attend computes rows [i0, i1) of one head: o, q [Length, HeadDim], lse [Length], k, v [Keys, HeadDim].
 func attend[A float](d *Device, h head, o tensor.Mat, lse tensor.Buffer, q, k, v tensor.Mat, i0, i1 int) {
 	s := d.scratches.take()
 	defer d.scratches.give(s)
@@ -132,7 +158,7 @@ func attend[A float](d *Device, h head, o tensor.Mat, lse tensor.Buffer, q, k, v
 		}
 		d.product(tensor.NN, outMat, tile, v.RowRange(j0, j1), true)
 	}
-	os, stats := rowsOf[A](o), tensor.Host[A](h.statistics(lse))
+	os, stats := rowsOf[A](o), tensor.Host[A](lse)
 	for i := range n {
 		row := out[i*h.HeadDim:][:h.HeadDim]
 		scaleRow(row, 1/total[i])

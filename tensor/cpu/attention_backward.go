@@ -10,16 +10,29 @@ func (d *Device) AttentionBackward(q tensor.Queue, dq, dk, dv, do, o tensor.Mat,
 	check("AttentionBackward(dq, dk, dv, do, o, q, k, v, lse, first)",
 		attentionFits(s, lse, []tensor.Mat{qm, dq, do, o}, []tensor.Mat{k, v, dk, dv}),
 		dq, dk, dv, do, o, qm, k, v, vector(lse), vector(s.First))
-	split(q, s.Batch*s.KVHeads, 1, func(u0, u1 int) {
+	group := s.Heads / s.KVHeads
+	split(q, s.Batch*s.KVHeads, attentionGrain(s, 5*group*s.Length), func(u0, u1 int) {
 		for u := u0; u < u1; u++ {
-			h := head{s, u / s.KVHeads, u % s.KVHeads * (s.Heads / s.KVHeads)}
-			if qm.DType() == tensor.F64 {
+			h := head{s, u / s.KVHeads, u % s.KVHeads * group}
+			switch {
+			case qm.DType() == tensor.F64:
 				attendBackward[float64](d, h, dq, dk, dv, do, o, lse, qm, k, v)
-			} else {
+			case d.c == nil:
 				attendBackward[float32](d, h, dq, dk, dv, do, o, lse, qm, k, v)
+			default:
+				work := d.scratches.take()
+				d.c.attentionBackward(h.queries(dq), h.key(dk), h.key(dv), h.queries(do), h.queries(o), h.statistics(lse, group),
+					h.queries(qm), h.key(k), h.key(v), h.shape(), floats[float32](work, d.c.attentionBackwardWorkspace(s)))
+				d.scratches.give(work)
 			}
 		}
 	})
+}
+
+// queries is the part of m [Batch·Length, Heads·HeadDim] that belongs to the query heads of a KV head, h the first.
+func (h head) queries(m tensor.Mat) tensor.Mat {
+	from, heads := h.head*h.HeadDim, h.Heads/h.KVHeads
+	return m.RowRange(h.batch*h.Length, (h.batch+1)*h.Length).ColRange(from, from+heads*h.HeadDim)
 }
 
 // attendBackward computes dk and dv of a KV head, and dq of its query heads, the first of which is h.
@@ -36,7 +49,7 @@ func attendBackward[A float](d *Device, h head, dq, dk, dv, do, o tensor.Mat, ls
 	for range h.Heads / h.KVHeads {
 		dqSum.begin(h.query(dq))
 		w.head, w.q, w.do, w.dq = h, h.query(q), h.query(do), dqSum.Mat
-		w.lse = tensor.Host[A](h.statistics(lse))
+		w.lse = tensor.Host[A](h.statistics(lse, 1))
 		os, dos := rowsOf[A](h.query(o)), rowsOf[A](w.do)
 		for i := range w.delta {
 			w.delta[i] = dot(os.read(i, buf), dos.read(i, dbuf))

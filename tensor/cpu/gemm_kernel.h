@@ -7,6 +7,9 @@
 // operands are copied into panels in the order in which the register tile reads them, converted to fp32 and padded with
 // zeros to whole tiles. An element of c is a chain of multiply-adds over k inside each KC-block, and the blocks' sums
 // are added in ascending order: its bits depend on K and on the two vectors that make it, not on where it lies.
+#ifndef HERD_GEMM_KERNEL_H
+#define HERD_GEMM_KERNEL_H
+
 #include "gemm_store.h"
 #include "kernels.h"
 #include "vector.h"
@@ -171,3 +174,5 @@ TARGET static float peak(int64_t rounds) {
 	for (int i = 1; i < CHAINS; i++) sum[0] += sum[i];
 	return sum[0][0];
 }
+
+#endif

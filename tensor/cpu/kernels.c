@@ -47,6 +47,22 @@ void call_embed_backward(const kernels *k, matrix dw, matrix dx, const int32_t *
 	k->embed_backward(dw, dx, ids);
 }
 
+void call_attention(const kernels *k, matrix o, float *lse, matrix q, matrix keys, matrix v, attention_shape s,
+                    int64_t i0, float *work) {
+	k->attention(o, lse, q, keys, v, s, i0, work);
+}
+
+int64_t call_attention_workspace(const kernels *k, int64_t head_dim) { return k->attention_workspace(head_dim); }
+
+void call_attention_backward(const kernels *k, matrix dq, matrix dk, matrix dv, matrix dout, matrix o, const float *lse,
+                             matrix q, matrix keys, matrix v, attention_shape s, float *work) {
+	k->attention_backward(dq, dk, dv, dout, o, lse, q, keys, v, s, work);
+}
+
+int64_t call_attention_backward_workspace(const kernels *k, int64_t length, int64_t keys, int64_t head_dim) {
+	return k->attention_backward_workspace(length, keys, head_dim);
+}
+
 void call_adamw(const kernels *k, matrix p, float *master, float *m, float *v, const float *g, adamw_numbers s) {
 	k->adamw(p, master, m, v, g, s);
 }

@@ -22,6 +22,7 @@ type Kernel struct {
 type kernelSet interface {
 	gemmKernels
 	rowKernels
+	attentionKernels
 }
 
 // gemmKernels are the matrix product and the peak that it is measured by.
@@ -54,6 +55,20 @@ type rowKernels interface {
 	cast(dst, src tensor.Buffer)
 	// exps replaces x by its exponentials as the operations compute them, for tests.
 	exps(x []float32)
+}
+
+// attentionKernels are Attention and AttentionBackward of one sequence with one KV head. o and q are [Length, HeadDim],
+// k and v [Keys, HeadDim]; s is the whole operation's shape, with first the part of the sequence.
+type attentionKernels interface {
+	// attention computes the rows from i0 on, at most attentionQueries, of one query head.
+	attention(o tensor.Mat, lse tensor.Buffer, q, k, v tensor.Mat, s tensor.AttentionShape, i0 int, work []float32)
+	attentionQueries() int
+	attentionWorkspace(headDim int) int // floats that attention needs to work in
+	// attentionBackward computes all query heads of the KV head: dq, do, o, q have them side by side, lse one after
+	// another.
+	attentionBackward(dq, dk, dv, do, o tensor.Mat, lse tensor.Buffer, q, k, v tensor.Mat, s tensor.AttentionShape,
+		work []float32)
+	attentionBackwardWorkspace(s tensor.AttentionShape) int
 }
 
 // compiled is an instruction set that C kernels are written for.

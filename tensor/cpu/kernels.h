@@ -21,6 +21,13 @@ typedef struct {
 	float clip, keep, beta2, rest1, rest2, rate, root2, eps;
 } adamw_numbers;
 
+// Attention of the queries of one sequence with its keys, as tensor.AttentionShape has it.
+typedef struct {
+	int64_t offset, window;
+	float scale;
+	const int32_t *first; // of each query, or null for zeros
+} attention_shape;
+
 // The code for one instruction set. Matrices of an operation are all fp32 or all bf16, unless said.
 typedef struct {
 	const char *name;
@@ -45,6 +52,14 @@ typedef struct {
 	void (*cross_entropy)(double (*loss)[2], matrix logits, const int32_t *targets, float scale, int grad);
 	// dw is fp32.
 	void (*embed_backward)(matrix dw, matrix dx, const int32_t *ids);
+	// One query head of a sequence and its KV head: queries i0, … i0 + queries_per_call − 1 or as many as there are.
+	void (*attention)(matrix o, float *lse, matrix q, matrix k, matrix v, attention_shape s, int64_t i0, float *work);
+	int64_t queries_per_call;
+	int64_t (*attention_workspace)(int64_t head_dim); // floats
+	// One KV head of a sequence; dq, dout, o, q and lse hold its query heads, side by side and after one another.
+	void (*attention_backward)(matrix dq, matrix dk, matrix dv, matrix dout, matrix o, const float *lse, matrix q, matrix k,
+	                           matrix v, attention_shape s, float *work);
+	int64_t (*attention_backward_workspace)(int64_t length, int64_t keys, int64_t head_dim); // floats
 	// p, fp32 or bf16, is a vector; the others are of its length.
 	void (*adamw)(matrix p, float *master, float *m, float *v, const float *g, adamw_numbers s);
 	// Sets a sum for each block of the vector x.
@@ -74,6 +89,12 @@ void call_swiglu_backward(const kernels *k, matrix dgu, matrix dh, matrix gu);
 void call_cross_entropy(const kernels *k, double (*loss)[2], matrix logits, const int32_t *targets, float scale,
                         int grad);
 void call_embed_backward(const kernels *k, matrix dw, matrix dx, const int32_t *ids);
+void call_attention(const kernels *k, matrix o, float *lse, matrix q, matrix keys, matrix v, attention_shape s,
+                    int64_t i0, float *work);
+int64_t call_attention_workspace(const kernels *k, int64_t head_dim);
+void call_attention_backward(const kernels *k, matrix dq, matrix dk, matrix dv, matrix dout, matrix o, const float *lse,
+                             matrix q, matrix keys, matrix v, attention_shape s, float *work);
+int64_t call_attention_backward_workspace(const kernels *k, int64_t length, int64_t keys, int64_t head_dim);
 void call_adamw(const kernels *k, matrix p, float *master, float *m, float *v, const float *g, adamw_numbers s);
 void call_sum(const kernels *k, double *sums, matrix x, int64_t block, int squares);
 void call_cast(const kernels *k, matrix dst, matrix src);

@@ -1,4 +1,6 @@
 // The table of the instruction set whose macros are set, to be included once in kernels_*.c.
+#include "attention_backward_kernel.h"
+#include "attention_kernel.h"
 #include "crossentropy_kernel.h"
 #include "gemm_kernel.h"
 #include "optimizer_kernel.h"
@@ -21,6 +23,11 @@ static void fill_table(kernels *k) {
 	k->swiglu_backward = swiglu_backward;
 	k->cross_entropy = cross_entropy;
 	k->embed_backward = embed_backward;
+	k->attention = attention;
+	k->queries_per_call = QUERIES;
+	k->attention_workspace = attention_workspace;
+	k->attention_backward = attention_backward;
+	k->attention_backward_workspace = attention_backward_workspace;
 	k->adamw = adamw;
 	k->sum = sum;
 	k->cast = cast;

@@ -17,7 +17,7 @@ func (s *Stage) Forward() {
 	d.RMSNorm(q, res.y, res.rstd, res.x, s.Params.norm1(0, w), eps)
 	for l, p := range s.Params.layers {
 		a := s.layer(l)
-		s.attention(a, p)
+		s.attention(l, a, p)
 		d.AddRMSNorm(q, a.mid.y, a.mid.rstd, a.mid.x, a.in.x, s.tokens(s.delta), p.norm2.of(w), eps)
 		s.ffn(a, p)
 		next := s.norms(l + 1)
@@ -25,14 +25,23 @@ func (s *Stage) Forward() {
 	}
 }
 
-// attention computes delta from the layer's normed input.
-func (s *Stage) attention(a activations, p layerParams) {
-	d, q, w := s.dev, s.q, s.Params.Weights
-	d.Gemm(q, tensor.NT, a.qkv, a.in.y, p.qkv.mat(w), false)
-	qm, km, vm := s.split(a.qkv)
-	d.RoPE(q, s.rotated(a.qkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, false)
-	d.Attention(q, a.o, a.lse, qm, km, vm, s.shape)
-	d.Gemm(q, tensor.NT, s.tokens(s.delta), a.o, p.o.mat(w), false)
+// attention computes delta from the normed input of layer l.
+func (s *Stage) attention(l int, a activations, p layerParams) {
+	var qm, km, vm tensor.Mat
+	if s.cache == nil {
+		qm, km, vm = s.project(a, p)
+	} else {
+		qm, km, vm = s.cached(l, a, p)
+	}
+	s.dev.Attention(s.q, a.o, a.lse, qm, km, vm, s.shape)
+	s.dev.Gemm(s.q, tensor.NT, s.tokens(s.delta), a.o, p.o.mat(s.Params.Weights), false)
+}
+
+// project computes the rotated queries and keys, and the values, from the layer's normed input.
+func (s *Stage) project(a activations, p layerParams) (qm, km, vm tensor.Mat) {
+	s.dev.Gemm(s.q, tensor.NT, a.qkv, a.in.y, p.qkv.mat(s.Params.Weights), false)
+	s.dev.RoPE(s.q, s.rotated(a.qkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, false)
+	return s.split(a.qkv)
 }
 
 // ffn computes delta from the normed mid residual.

@@ -16,6 +16,7 @@ type Stage struct {
 	q             tensor.Queue
 	batch, length int // of the micro-batch in hand
 	shape         tensor.AttentionShape
+	cache         *Cache // of its input
 
 	// The micro-batch's input, I32 [n].
 	ids, targets, first, pos tensor.Buffer
@@ -135,19 +136,29 @@ type Input struct {
 	IDs               []int32 // [Sequences·Length]
 	Targets           []int32 // the next token; negative: not a target. nil: there is no loss to compute
 	First             []int32 // index in its sequence of the first token of its document; nil: all zeros
+	// Cache holds the tokens before IDs, which are added to it, if there is one sequence to evaluate; nil: none.
+	Cache *Cache
 }
 
-// Load uploads a micro-batch, which must fit the Stage's Size. Its slices must stay as they are until the queue ran.
+// Load uploads a micro-batch, which must fit the Stage's Size, with the tokens of its Cache. Its slices must stay as they
+// are until the queue ran.
 func (s *Stage) Load(in Input) {
-	n := in.Sequences * in.Length
-	if n > s.ids.Len() || in.Length*s.Config.HeadDim > s.table.Len() || len(in.IDs) != n {
-		panic(fmt.Sprintf("llama: a micro-batch of %d×%d tokens (%d ids) for a stage of %d tokens",
-			in.Sequences, in.Length, len(in.IDs), s.ids.Len()))
+	n, offset := in.Sequences*in.Length, 0
+	if in.Cache != nil {
+		offset = in.Cache.length
+		in.Cache.length += n
+	}
+	if n > s.ids.Len() || (offset+in.Length)*s.Config.HeadDim > s.table.Len() || len(in.IDs) != n ||
+		in.Cache != nil && (in.Sequences != 1 || s.back != nil) {
+		panic(fmt.Sprintf("llama: a micro-batch of %d×%d tokens (%d ids, %d cached) for a stage of %d tokens",
+			in.Sequences, in.Length, len(in.IDs), offset, s.ids.Len()))
 	}
 	c := s.Config
+	moved := s.batch != in.Sequences || s.length != in.Length || s.shape.Offset != offset
+	s.batch, s.length, s.cache = in.Sequences, in.Length, in.Cache
 	s.shape = tensor.AttentionShape{
-		Batch: in.Sequences, Length: in.Length, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim,
-		Scale: c.attentionScale(), Window: c.Window,
+		Batch: in.Sequences, Length: in.Length, Keys: offset + in.Length, Offset: offset,
+		Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: c.attentionScale(), Window: c.Window,
 	}
 	up := func(dst tensor.Buffer, src []int32) tensor.Buffer {
 		dst = dst.Slice(0, n)
@@ -161,11 +172,10 @@ func (s *Stage) Load(in Input) {
 	if in.First != nil {
 		s.shape.First = up(s.first, in.First)
 	}
-	if s.batch != in.Sequences || s.length != in.Length {
-		s.batch, s.length = in.Sequences, in.Length
+	if moved {
 		pos := make([]int32, n)
 		for i := range pos {
-			pos[i] = int32(i % in.Length)
+			pos[i] = int32(offset + i%in.Length)
 		}
 		up(s.pos, pos)
 	}

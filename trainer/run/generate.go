@@ -20,18 +20,25 @@ type Sampling struct {
 }
 
 // Generate continues prompt, which must not be empty, and hands each new token to emit, until emit returns false, the
-// end-of-sequence token, or MaxTokens. The model sees the last sequence_length tokens.
+// end-of-sequence token, or MaxTokens. The model sees at most sequence_length tokens: a longer prompt's last ones, and
+// when there is no room for the next token, it goes on from the last half of them.
 func (m *Model) Generate(ctx context.Context, prompt []int32, s Sampling, emit func(id int32) bool) error {
+	cache, err := m.newCache()
+	if err != nil {
+		return err
+	}
 	draw := tensor.NewPhilox(s.Seed, "generate")
-	window := slices.Clone(prompt)
+	text := slices.Clone(prompt[max(0, len(prompt)-m.length):])
+	added := text // what the model has not seen
 	row := make([]float32, m.row.Len())
 	for i := range s.MaxTokens {
-		if over := len(window) - m.length; over > 0 {
-			window = window[over:]
+		if cache.Len()+len(added) > m.length {
+			cache.Clear()
+			added = text[len(text)-(m.length+1)/2:]
 		}
-		m.stage.Load(llama.Input{Sequences: 1, Length: len(window), IDs: window})
+		m.stage.Load(llama.Input{Sequences: 1, Length: len(added), IDs: added, Cache: cache})
 		m.stage.Forward()
-		m.dev.Cast(m.q, m.row, m.stage.Logits(len(window)-1).Buffer)
+		m.dev.Cast(m.q, m.row, m.stage.Logits(len(added)-1).Buffer)
 		m.dev.Download(m.q, tensor.HostBytes(tensor.HostBuffer(row)), m.row)
 		if err := m.q.Sync(ctx); err != nil {
 			return err
@@ -40,9 +47,25 @@ func (m *Model) Generate(ctx context.Context, prompt []int32, s Sampling, emit f
 		if id == m.Tokenizer.EOS() || !emit(id) {
 			return nil
 		}
-		window = append(window, id)
+		text = append(text, id)
+		added = text[len(text)-1:]
 	}
 	return nil
+}
+
+// newCache is memory for the keys and values of a sequence, cleared. It is allocated by the first call.
+func (m *Model) newCache() (*llama.Cache, error) {
+	if m.cache == nil {
+		plan := tensor.NewPlan()
+		llama.NewCache(plan, m.stage)
+		arena, err := plan.Arena(m.dev)
+		if err != nil {
+			return nil, err
+		}
+		m.cache = llama.NewCache(arena, m.stage)
+	}
+	m.cache.Clear()
+	return m.cache, nil
 }
 
 // pick draws a token from logits by a uniform u in (0, 1).

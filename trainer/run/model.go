@@ -28,6 +28,7 @@ type Model struct {
 	stage  *llama.Stage
 	sum    tensor.Buffer // F64 [1]
 	row    tensor.Buffer // F32 [Vocab]
+	cache  *llama.Cache  // of Generate; nil before its first call
 }
 
 // OpenModel loads the weights of a checkpoint, or of the newest good one of a run's output directory, for sequences of
@@ -127,6 +128,6 @@ func (m *Model) Close() error {
 		return nil
 	}
 	dev := m.dev
-	m.dev = nil
+	m.dev, m.cache = nil, nil
 	return dev.Close()
 }
