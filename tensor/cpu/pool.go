@@ -1,17 +1,24 @@
 package cpu
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // piecesPerThread is how finely run cuts work, so that a thread that lost time to something else takes fewer pieces.
 const piecesPerThread = 4
 
+// patience is how long a goroutine looks for what it waits for before it sleeps: the operations of a step follow one
+// another within a few microseconds, and to wake a thread takes many times that.
+const patience = 100 * time.Microsecond
+
 // pool is the threads that compute: goroutines that sleep between calls of run, and the caller of run.
 type pool struct {
 	workers int           // goroutines
 	wake    chan struct{} // one token asks one goroutine to help; closed by close
+	done    chan struct{} // gets a token if a goroutine, and not the caller, is the last to finish a run
 	ended   sync.WaitGroup
 	closing sync.Once
 
@@ -20,17 +27,19 @@ type pool struct {
 	n  int
 	// piece is the length of what a thread takes at once.
 	piece int
-	next  atomic.Int64   // first index that nobody took
-	busy  sync.WaitGroup // tokens not yet used up
+	next  atomic.Int64 // first index that nobody took
+	busy  atomic.Int64 // tokens not yet used up, and the caller
 }
 
 func newPool(threads int) *pool {
-	p := &pool{workers: threads - 1, wake: make(chan struct{}, threads)}
+	p := &pool{workers: threads - 1, wake: make(chan struct{}, threads), done: make(chan struct{}, 1)}
 	for range p.workers {
 		p.ended.Go(func() {
-			for range p.wake {
+			for take(p.wake) {
 				p.work()
-				p.busy.Done()
+				if p.busy.Add(-1) == 0 {
+					p.done <- struct{}{}
+				}
 			}
 		})
 	}
@@ -53,14 +62,30 @@ func (p *pool) run(n, grain int, f func(i0, i1 int)) {
 	pieces := piecesPerThread * (p.workers + 1)
 	p.f, p.n, p.piece = f, n, max(grain, (n+pieces-1)/pieces)
 	p.next.Store(0)
-	p.busy.Add(helpers)
+	p.busy.Store(int64(helpers) + 1)
 	for range helpers {
 		p.wake <- struct{}{}
 	}
 	p.work()
-	p.recall()
-	p.busy.Wait()
+	if p.busy.Add(-p.recall()-1) > 0 {
+		take(p.done)
+	}
 	p.f = nil
+}
+
+// take waits for a token, without sleep at first. It returns false if c is closed and empty.
+func take(c <-chan struct{}) bool {
+	for start := time.Now(); time.Since(start) < patience; runtime.Gosched() {
+		for range 200 {
+			select {
+			case _, ok := <-c:
+				return ok
+			default:
+			}
+		}
+	}
+	_, ok := <-c
+	return ok
 }
 
 // work takes pieces until none is left.
@@ -75,14 +100,14 @@ func (p *pool) work() {
 	}
 }
 
-// recall takes back the tokens of goroutines that have not woken up: there is nothing left for them.
-func (p *pool) recall() {
+// recall takes back the tokens of goroutines that have not taken theirs: there is nothing left for them.
+func (p *pool) recall() (tokens int64) {
 	for {
 		select {
 		case <-p.wake:
-			p.busy.Done()
+			tokens++
 		default:
-			return
+			return tokens
 		}
 	}
 }
