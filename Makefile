@@ -12,7 +12,7 @@ BUILDFLAGS = -trimpath -ldflags '-X main.version=$(VERSION)'
 BENCHED    = $(shell grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test race nocgo arm64 lint fuzz bench crash golden proto proto-check dist clean
+.PHONY: help tools build run test race nocgo sanitize arm64 lint fuzz bench crash golden proto proto-check dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ race: tools ## the tests under the race detector, in short mode
 nocgo: tools ## build and test without C: the plain Go kernels, in short mode
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o /dev/null ./trainer
 	CGO_ENABLED=0 $(GO) test -short $(TESTFLAGS) ./...
+
+sanitize: tools ## the C kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	GO='$(GO)' scripts/sanitize.sh
 
 arm64: tools ## the tests of tensor/cpu on arm64, if gcc-aarch64-linux-gnu and qemu-user are there
 	GO='$(GO)' scripts/arm64.sh

@@ -3,7 +3,8 @@
 package cpu
 
 /*
-#cgo CFLAGS: -O3 -std=c11 -Wall -Wextra
+#cgo CFLAGS: -std=c11 -Wall -Wextra
+#cgo !sanitize CFLAGS: -O3
 #cgo LDFLAGS: -lm
 #include "kernels.h"
 */

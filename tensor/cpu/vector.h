@@ -76,22 +76,18 @@ INLINE vec round_vec(vec x, int bf16) { return bf16 ? (vec)(round_bits(x) & 0xff
 INLINE vec load_part(const void *p, int64_t left, float fill, int bf16) {
 	if (left >= VL) return load_vec(p, bf16);
 	float x[VL];
-	for (int i = 0; i < VL; i++) x[i] = i < left ? load(p, i, bf16) : fill;
-	return *(const unaligned *)x;
+	store_vec(x, BROADCAST(fill), bf16);
+	if (left > 0) memcpy(x, p, left * (bf16 ? 2 : 4));
+	return load_vec(x, bf16);
 }
 
 INLINE void store_part(void *p, int64_t left, vec x, int bf16) {
 	if (left >= VL) {
 		store_vec(p, x, bf16);
-		return;
-	}
-	float y[VL];
-	*(unaligned *)y = x;
-	for (int64_t i = 0; i < left; i++) {
-		if (bf16)
-			((uint16_t *)p)[i] = to_bf16(y[i]);
-		else
-			((float *)p)[i] = y[i];
+	} else if (left > 0) {
+		float y[VL];
+		store_vec(y, x, bf16);
+		memcpy(p, y, left * (bf16 ? 2 : 4));
 	}
 }
 
