@@ -128,7 +128,7 @@ type Device interface {
 	AttentionBackward(q Queue, dq, dk, dv, do, o Mat, lse Buffer, qm, k, v Mat, s AttentionShape)
 	// SwiGLU is h [n,F] = silu(g)·u with gu [n,2F] = g | u.
 	SwiGLU(q Queue, h, gu Mat)
-	// SwiGLUBackward sets dgu [n,2F] from dh [n,F].
+	// SwiGLUBackward sets dgu [n,2F], which may be gu, from dh [n,F].
 	SwiGLUBackward(q Queue, dgu, dh, gu Mat)
 
 	// The loss.

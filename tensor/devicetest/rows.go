@@ -100,6 +100,8 @@ func testSwiGLU(s *suite) {
 	s.dev.SwiGLUBackward(s.q, dgu.Mat, s.grid(s.dt, n, f, dhv).Mat, gu.Mat)
 	got := s.getGrid(dgu)
 	s.near("dgu", s.dt, got, want)
+	s.dev.SwiGLUBackward(s.q, gu.Mat, s.grid(s.dt, n, f, dhv).Mat, gu.Mat)
+	s.near("dgu in place of gu", s.dt, s.getGrid(gu), got)
 	loss := func(in [][]float64) float64 { return inner(swiGLU(in[0], f), dhv) }
 	s.derivative("gu", loss, [][]float64{guv}, [][]float64{got})
 }

@@ -14,14 +14,14 @@ func (s *Stage) Forward() {
 	eps := s.Config.NormEps
 	res := s.layer(0).in
 	d.Embed(q, res.x, s.Params.embed.mat(w), s.perToken(s.ids, 1))
-	d.RMSNorm(q, res.y, res.rstd, res.x, s.Params.norm1(0, w), eps)
+	d.RMSNorm(q, s.y(), res.rstd, res.x, s.Params.norm1(0, w), eps)
 	for l, p := range s.Params.layers {
 		a := s.layer(l)
 		s.attention(l, a, p)
-		d.AddRMSNorm(q, a.mid.y, a.mid.rstd, a.mid.x, a.in.x, s.tokens(s.delta), p.norm2.of(w), eps)
+		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), p.norm2.of(w), eps)
 		s.ffn(a, p)
 		next := s.norms(l + 1)
-		d.AddRMSNorm(q, next.y, next.rstd, next.x, a.mid.x, s.tokens(s.delta), s.Params.norm1(l+1, w), eps)
+		d.AddRMSNorm(q, s.y(), next.rstd, next.x, a.mid.x, s.delta(), s.Params.norm1(l+1, w), eps)
 	}
 }
 
@@ -34,12 +34,12 @@ func (s *Stage) attention(l int, a activations, p layerParams) {
 		qm, km, vm = s.cached(l, a, p)
 	}
 	s.dev.Attention(s.q, a.o, a.lse, qm, km, vm, s.shape)
-	s.dev.Gemm(s.q, tensor.NT, s.tokens(s.delta), a.o, p.o.mat(s.Params.Weights), false)
+	s.dev.Gemm(s.q, tensor.NT, s.delta(), a.o, p.o.mat(s.Params.Weights), false)
 }
 
 // project computes the rotated queries and keys, and the values, from the layer's normed input.
 func (s *Stage) project(a activations, p layerParams) (qm, km, vm tensor.Mat) {
-	s.dev.Gemm(s.q, tensor.NT, a.qkv, a.in.y, p.qkv.mat(s.Params.Weights), false)
+	s.dev.Gemm(s.q, tensor.NT, a.qkv, s.y(), p.qkv.mat(s.Params.Weights), false)
 	s.dev.RoPE(s.q, s.rotated(a.qkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, false)
 	return s.split(a.qkv)
 }
@@ -47,9 +47,9 @@ func (s *Stage) project(a activations, p layerParams) (qm, km, vm tensor.Mat) {
 // ffn computes delta from the normed mid residual.
 func (s *Stage) ffn(a activations, p layerParams) {
 	d, q, w := s.dev, s.q, s.Params.Weights
-	d.Gemm(q, tensor.NT, a.gateUp, a.mid.y, p.gateUp.mat(w), false)
-	d.SwiGLU(q, s.tokens(s.hid), a.gateUp)
-	d.Gemm(q, tensor.NT, s.tokens(s.delta), s.tokens(s.hid), p.down.mat(w), false)
+	d.Gemm(q, tensor.NT, a.gateUp, s.y(), p.gateUp.mat(w), false)
+	d.SwiGLU(q, s.hidden(), a.gateUp)
+	d.Gemm(q, tensor.NT, s.delta(), s.hidden(), p.down.mat(w), false)
 }
 
 // Loss runs the head over the output of Forward, in chunks of tokens, and adds the sum of the targets' losses to sum,
@@ -58,27 +58,31 @@ func (s *Stage) ffn(a activations, p layerParams) {
 func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	d, q := s.dev, s.q
 	head := s.Params.head
-	n, targets, loss := s.batch*s.length, s.targets, s.loss
-	y := s.last.y
-	for i := 0; i < n; i += s.logits.Rows {
-		j := min(i+s.logits.Rows, n)
-		logits := s.logits.RowRange(0, j-i)
-		d.Gemm(q, tensor.NT, logits, y.RowRange(i, j), head.mat(s.Params.Weights), false)
-		d.CrossEntropy(q, loss.Slice(i, j), logits, targets.Slice(i, j), scale, grad)
+	n := s.batch * s.length
+	for i := 0; i < n; i += logitsChunk {
+		j := min(i+logitsChunk, n)
+		y, logits := s.work.y.RowRange(i, j), s.logits(j-i)
+		d.Gemm(q, tensor.NT, logits, y, head.mat(s.Params.Weights), false)
+		d.CrossEntropy(q, s.loss.Slice(i, j), logits, s.targets.Slice(i, j), scale, grad)
 		if grad {
-			d.Gemm(q, tensor.NN, s.back.y.RowRange(i, j), logits, head.mat(s.Params.Weights), false)
-			d.Gemm(q, tensor.TN, head.mat(s.Params.Grads), logits, y.RowRange(i, j), true)
+			d.Gemm(q, tensor.TN, head.mat(s.Params.Grads), logits, y, true)
+			d.Gemm(q, tensor.NN, y, logits, head.mat(s.Params.Weights), false)
 		}
 	}
-	d.Sum(q, sum, loss.Slice(0, n))
+	d.Sum(q, sum, s.loss.Slice(0, n))
 }
 
-// Logits runs the head over row i, counted over the whole micro-batch, of the output of Forward. The result, x
-// [1, Vocab], lives until the next call of Logits or Loss.
+// Logits runs the head over row i, counted over the whole micro-batch, of the output of Forward, before Backward begins.
+// The result, x [1, Vocab], lives until the next call of Logits or Loss.
 func (s *Stage) Logits(i int) tensor.Mat {
-	m := s.logits.RowRange(0, 1)
-	s.dev.Gemm(s.q, tensor.NT, m, s.last.y.RowRange(i, i+1), s.Params.head.mat(s.Params.Weights), false)
+	m := s.logits(1)
+	s.dev.Gemm(s.q, tensor.NT, m, s.work.y.RowRange(i, i+1), s.Params.head.mat(s.Params.Weights), false)
 	return m
+}
+
+// logits is memory for the logits of n tokens.
+func (s *Stage) logits(n int) tensor.Mat {
+	return tensor.Matrix(s.work.wide.Slice(0, n*s.Config.Vocab), n, s.Config.Vocab)
 }
 
 // layer is the micro-batch's part of what layer l saves.
@@ -91,7 +95,7 @@ func (s *Stage) layer(l int) activations {
 }
 
 func (s *Stage) norm(r residual) residual {
-	return residual{s.tokens(r.x), s.tokens(r.y), s.perToken(r.rstd, 1)}
+	return residual{s.tokens(r.x), s.perToken(r.rstd, 1)}
 }
 
 // norms is the norm at the entry of layer l, or the final one after the last layer.

@@ -208,6 +208,7 @@ func testGolden(t *testing.T, g *golden, kernels string) {
 			t.Errorf("gradient of %s is off by %.1e of its norm", q.Name, e)
 		}
 	}
+	m.stage.Forward()
 	var worst float64
 	for i := range g.Batch * g.Length {
 		for j, v := range tensor.Host[float32](m.stage.Logits(i).Buffer) {

@@ -22,21 +22,30 @@ type Stage struct {
 	ids, targets, first, pos tensor.Buffer
 	table                    tensor.Buffer // acc [length, HeadDim/2, 2]
 
-	acts  []activations // one per layer; one for all of them when the stage only evaluates
-	last  residual      // the final norm
-	delta tensor.Mat    // x [n, Dim], the output of o-proj and down-proj before it joins the residual
-	hid   tensor.Mat    // x [n, FFN], the SwiGLU's output, recomputed in Backward
-
-	logits tensor.Mat    // x [chunk, Vocab]
-	loss   tensor.Buffer // acc [n]
-
-	back *gradients // nil when the stage only evaluates
+	acts []activations // one per layer; one for all of them when the stage only evaluates
+	last residual      // the final norm
+	loss tensor.Buffer // acc [n]
+	work workspace
+	dres tensor.Mat // x [n, Dim], the gradient of the residual; none when the stage only evaluates
 }
 
-// residual is a norm's input, output and 1/rms: x, y x [n, Dim], rstd acc [n].
+// residual is a norm's input, x [n, Dim], and 1/rms, acc [n].
 type residual struct {
-	x, y tensor.Mat
+	x    tensor.Mat
 	rstd tensor.Buffer
+}
+
+// workspace is what lives for an operation or two. Gradients take the place of what has been used.
+type workspace struct {
+	// y is x [n, Dim], the output of the norm in hand, and then its gradient. Forward does not save it for Backward: to
+	// compute it again costs less than its memory.
+	y tensor.Mat
+	// out is the output of o-proj and down-proj before it joins the residual, x [n, Dim], or the gradient of the output
+	// of attention, x [n, Heads·HeadDim].
+	out tensor.Buffer
+	// wide is the SwiGLU's output, which Backward computes again, and then its gradient, x [n, FFN]; or the gradient of
+	// Q, K and V; or the logits of a chunk of tokens, x [chunk, Vocab].
+	wide tensor.Buffer
 }
 
 // activations are what a layer saves.
@@ -45,16 +54,11 @@ type activations struct {
 	qkv     tensor.Mat    // x [n, (Heads+2·KVHeads)·HeadDim], rotated
 	o       tensor.Mat    // x [n, Heads·HeadDim]
 	lse     tensor.Buffer // acc [batch, Heads, length]
-	gateUp  tensor.Mat    // x [n, 2·FFN]
-}
-
-// gradients are the buffers through which Backward flows.
-type gradients struct {
-	res, y, o, qkv, hid, gateUp tensor.Mat
+	gateUp  tensor.Mat    // x [n, 2·FFN]; Backward sets their gradient in their place
 }
 
 // logitsChunk bounds the logits held at a time, in tokens.
-const logitsChunk = 512
+const logitsChunk = 256
 
 // Size is the largest micro-batch of a Stage.
 type Size struct{ Sequences, Length int }
@@ -70,10 +74,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
 	}
 	norm := func(name string) residual {
-		return residual{
-			mat("activations", name+"/x", c.Dim), mat("activations", name+"/y", c.Dim),
-			alloc("activations", name+"/rstd", acc, n),
-		}
+		return residual{mat("activations", name+"/x", c.Dim), alloc("activations", name+"/rstd", acc, n)}
 	}
 	for _, b := range []struct {
 		name string
@@ -98,18 +99,17 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		})
 	}
 	st.last = norm("final")
-	st.delta = mat("workspace", "delta", c.Dim)
-	st.hid = mat("workspace", "swiglu", c.FFN)
-	chunk := min(n, logitsChunk)
-	st.logits = tensor.Matrix(alloc("workspace", "logits", dt, chunk*c.Vocab), chunk, c.Vocab)
-	st.loss = alloc("workspace", "loss", acc, n)
+	wide, out := max(n*c.FFN, min(n, logitsChunk)*c.Vocab), n*c.Dim
 	if train {
-		w := func(name string, cols int) tensor.Mat { return mat("workspace", "d"+name, cols) }
-		st.back = &gradients{
-			res: w("residual", c.Dim), y: w("norm", c.Dim), o: w("attention", qd), qkv: w("qkv", qd+2*kd),
-			hid: w("swiglu", c.FFN), gateUp: w("gate up", 2*c.FFN),
-		}
+		wide, out = max(wide, n*(qd+2*kd)), max(out, n*qd)
+		st.dres = mat("workspace", "dresidual", c.Dim)
 	}
+	st.work = workspace{
+		y:    mat("workspace", "norm", c.Dim),
+		out:  alloc("workspace", "projections", dt, out),
+		wide: alloc("workspace", "swiglu, dqkv, logits", dt, wide),
+	}
+	st.loss = alloc("workspace", "loss", acc, n)
 	if dev != nil {
 		st.q = dev.Queue(tensor.Compute)
 		st.uploadTable(s.Length)
@@ -149,7 +149,7 @@ func (s *Stage) Load(in Input) {
 		in.Cache.length += n
 	}
 	if n > s.ids.Len() || (offset+in.Length)*s.Config.HeadDim > s.table.Len() || len(in.IDs) != n ||
-		in.Cache != nil && (in.Sequences != 1 || s.back != nil) {
+		in.Cache != nil && (in.Sequences != 1 || s.dres.Len() > 0) {
 		panic(fmt.Sprintf("llama: a micro-batch of %d×%d tokens (%d ids, %d cached) for a stage of %d tokens",
 			in.Sequences, in.Length, len(in.IDs), offset, s.ids.Len()))
 	}
@@ -180,6 +180,21 @@ func (s *Stage) Load(in Input) {
 		up(s.pos, pos)
 	}
 }
+
+// of is the front of a workspace as a matrix of so many columns for the micro-batch's tokens.
+func (s *Stage) of(work tensor.Buffer, cols int) tensor.Mat {
+	n := s.batch * s.length
+	return tensor.Matrix(work.Slice(0, n*cols), n, cols)
+}
+
+// y is the micro-batch's rows of the norm in hand.
+func (s *Stage) y() tensor.Mat { return s.tokens(s.work.y) }
+
+// delta is the output of o-proj and down-proj.
+func (s *Stage) delta() tensor.Mat { return s.of(s.work.out, s.Config.Dim) }
+
+// hidden is the SwiGLU's output.
+func (s *Stage) hidden() tensor.Mat { return s.of(s.work.wide, s.Config.FFN) }
 
 // tokens is the micro-batch's rows of a planned matrix.
 func (s *Stage) tokens(m tensor.Mat) tensor.Mat { return m.RowRange(0, s.batch*s.length) }
