@@ -1,10 +1,11 @@
-// Package checkpoint keeps the state of a training job on disk so that no crash loses it: Save writes a directory that
-// is complete once its manifest is there (sealed), a Committer makes it the one to resume from (committed), Resolve
-// finds the newest committed one that is undamaged, Prune deletes old ones. docs/format/checkpoint.md describes the
+// Package checkpoint keeps the state of a training job on disk so that no crash loses it: Save, or Create, Write and Seal
+// where many processes write, makes a directory that is complete once its manifest is there (sealed), a Committer makes
+// it the one to resume from (committed), Resolve finds the newest committed one that is undamaged, Prune deletes old
+// ones. Tensors are stored as boxes that any layout may cut, and are read in any other boxes. docs/format/checkpoint.md describes the
 // files, the order in which they are written, and why a crash at any moment leaves the old or the new state whole.
 //
 // Nothing here starts a goroutine. Functions that write must be called by one process at a time, the holder of the
-// run's lock; reading needs no lock.
+// run's lock, but for Write; reading needs no lock.
 package checkpoint
 
 import (
@@ -37,7 +38,7 @@ var (
 type DamageError struct {
 	File          string // path
 	Tensor        string // empty: not in a tensor
-	Begin, Length int64  // the tensor's bytes in File
+	Begin, Length int64  // the bytes in File of the damaged slice of Tensor; 0, 0: it is not the bytes
 	Reason        string
 	Err           error // of the file system, or nil
 }
@@ -45,7 +46,10 @@ type DamageError struct {
 func (e *DamageError) Error() string {
 	s := e.File + " is damaged"
 	if e.Tensor != "" {
-		s += fmt.Sprintf(" in tensor %q (bytes %d to %d)", e.Tensor, e.Begin, e.Begin+e.Length-1)
+		s += fmt.Sprintf(" in tensor %q", e.Tensor)
+	}
+	if e.Length > 0 {
+		s += fmt.Sprintf(" (bytes %d to %d)", e.Begin, e.Begin+e.Length-1)
 	}
 	s += ": " + e.Reason
 	if e.Err != nil {
@@ -62,11 +66,12 @@ func damaged(file, format string, args ...any) error {
 	return &DamageError{File: file, Reason: fmt.Sprintf(format, args...)}
 }
 
-// Tensor is one tensor to save, whole: the logical part that the model names, never a fused weight.
+// Tensor is a tensor to save, or a box of one: the logical part that the model names, never a fused weight.
 type Tensor struct {
 	Name  string // as a path: letters, digits, '.', '_', '-', elements separated by '/'
 	DType tensor.DType
-	Shape []int64 // empty: a scalar
+	Shape []int64 // of the whole tensor; empty: a scalar
+	Box   Box     // what of it Data is; zero: all
 	Data  []byte  // row-major, little-endian
 }
 
@@ -75,8 +80,15 @@ type Info struct {
 	Name   string
 	DType  tensor.DType
 	Shape  []int64
-	File   string // in the checkpoint's directory
-	Begin  int64  // byte offset in File
+	Bytes  int64   // of the whole tensor
+	Slices []Slice // each element is in exactly one; in the order of writers and their data files
+}
+
+// Slice is a box of a tensor that lies in one piece in a data file.
+type Slice struct {
+	Writer int // whose data file it is in
+	Box    Box
+	Begin  int64 // byte offset in the file
 	Bytes  int64
 	CRC32C uint32 // of the bytes
 }
@@ -85,14 +97,14 @@ type Info struct {
 type State struct {
 	Step        int64  `json:"step"`       // steps done
 	Generation  int64  `json:"generation"` // of the saving workers, from 1; see NextGeneration
-	Attempt     int64  `json:"attempt"`    // of this generation to save this step; Save sets it
+	Attempt     int64  `json:"attempt"`    // of this generation to save this step; Create chooses it
 	Incarnation string `json:"incarnation"`
 	Parent      Ref    `json:"parent,omitzero"` // the last committed checkpoint, which this one continues; zero: none
 
 	JobName         string `json:"job_name"`
 	JobDigest       string `json:"job_digest"`
 	Config          string `json:"-"`             // the job file in force, with every default, as text
-	ConfigDigest    Digest `json:"config_digest"` // of Config; Save sets it
+	ConfigDigest    Digest `json:"config_digest"` // of Config; Seal sets it
 	TokenizerDigest string `json:"tokenizer_digest"`
 	DatasetDigest   string `json:"dataset_digest"`
 
@@ -106,7 +118,7 @@ type State struct {
 	Layout        Layout `json:"layout"`         // used by the saving job; any layout may load
 
 	CodeVersion string    `json:"code_version"`
-	Created     time.Time `json:"created"` // zero: Save sets it
+	Created     time.Time `json:"created"` // zero: Seal sets it
 }
 
 // Layout is the extent of each dimension of parallelism, and the ZeRO stage.

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -29,12 +30,26 @@ func head(fsys storage.FS, root string) (*Checkpoint, error) {
 // reached the disk, the old or the new checkpoint is whole; the new one, once Commit has returned. What the cut left
 // behind does not stop the next save, in which the power may fail again.
 func TestCrashes(t *testing.T) {
+	t.Run("one writer", func(t *testing.T) { testCrashes(t, Save, 1) })
+	t.Run("interleaved writers", func(t *testing.T) { testCrashes(t, saveInterleaved, 4) }) // there are more images
+}
+
+type saving func(context.Context, storage.FS, string, State, []Tensor) (Ref, error)
+
+// testCrashes goes on from every fourth image, and cuts the power again in every 60th; sparse times fewer.
+func testCrashes(t *testing.T, saveLast saving, sparse int) {
 	const root = "run/checkpoints"
 	m := storagetest.NewMem()
 	a := save(t, m, root, 10, Ref{})
 	b := save(t, m, root, 20, a)
 	start := m.Mark()
-	c := save(t, m, root, 30, b)
+	c, err := saveLast(ctx, m, root, sampleState(30, b), sampleTensors(30))
+	if err == nil {
+		err = FileCommitter{m, root}.Commit(ctx, c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	committed := m.Mark()
 	if removed, err := Prune(ctx, m, root, c, 2); err != nil || !reflect.DeepEqual(removed, []string{a.Name}) {
 		t.Fatalf("pruned %v, %v", removed, err)
@@ -56,12 +71,12 @@ func TestCrashes(t *testing.T) {
 				t.Fatalf("%s: %+v, %v; want it whole or plainly unfinished", img.How, e, err)
 			}
 		}
-		if images%4 != 0 {
+		if images%(4*sparse) != 0 {
 			continue
 		}
 		from := img.FS.Mark()
 		next := afterwards(t, img, root, got)
-		if images%60 != 0 {
+		if images%(60*sparse) != 0 {
 			continue
 		}
 		for again := range img.FS.Crashes(from) {
@@ -124,6 +139,11 @@ func TestFirstCrashes(t *testing.T) {
 
 // Whatever operation fails, alone or with all that follow, the error says why and the old checkpoint is still there.
 func TestFailures(t *testing.T) {
+	t.Run("one writer", func(t *testing.T) { testFailures(t, Save) })
+	t.Run("interleaved writers", func(t *testing.T) { testFailures(t, saveInterleaved) })
+}
+
+func testFailures(t *testing.T, saveLast saving) {
 	for _, cause := range []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS} {
 		for _, forever := range []bool{false, true} {
 			for at := int64(1); ; at++ {
@@ -131,7 +151,7 @@ func TestFailures(t *testing.T) {
 				a := save(t, m, "r", 10, Ref{})
 				b := save(t, m, "r", 20, a)
 				failing := &storagetest.Failing{FS: m, At: at, Err: cause, Forever: forever}
-				err := saveCommitPrune(failing, b)
+				err := saveCommitPrune(failing, b, saveLast)
 				if failing.Calls() < at {
 					if err != nil {
 						t.Errorf("without a failure: %v", err)
@@ -160,8 +180,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-func saveCommitPrune(fsys storage.FS, parent Ref) error {
-	ref, err := Save(ctx, fsys, "r", sampleState(30, parent), sampleTensors(30))
+func saveCommitPrune(fsys storage.FS, parent Ref, saveLast saving) error {
+	ref, err := saveLast(ctx, fsys, "r", sampleState(30, parent), sampleTensors(30))
 	if err != nil {
 		return err
 	}
@@ -174,11 +194,16 @@ func saveCommitPrune(fsys storage.FS, parent Ref) error {
 
 // A save that fails once leaves nothing behind.
 func TestFailedSaveCleansUp(t *testing.T) {
+	t.Run("one writer", func(t *testing.T) { testFailedSaveCleansUp(t, Save) })
+	t.Run("interleaved writers", func(t *testing.T) { testFailedSaveCleansUp(t, saveInterleaved) })
+}
+
+func testFailedSaveCleansUp(t *testing.T, saveLast saving) {
 	for at := int64(1); ; at++ {
 		m := storagetest.NewMem()
 		a := save(t, m, "r", 10, Ref{})
 		failing := &storagetest.Failing{FS: m, At: at, Err: syscall.ENOSPC}
-		_, err := Save(ctx, failing, "r", sampleState(20, a), sampleTensors(20))
+		_, err := saveLast(ctx, failing, "r", sampleState(20, a), sampleTensors(20))
 		if failing.Calls() < at {
 			break
 		}

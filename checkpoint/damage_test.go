@@ -58,7 +58,8 @@ func TestDamage(t *testing.T) {
 			return
 		}
 		for _, i := range infos {
-			inside := i.Begin <= int64(pos) && int64(pos) < i.Begin+i.Bytes
+			begin := i.Slices[0].Begin
+			inside := begin <= int64(pos) && int64(pos) < begin+i.Bytes
 			if (d.Tensor == i.Name) != inside {
 				t.Fatalf("%s: byte %d is reported as of tensor %q", what, pos, d.Tensor)
 			}

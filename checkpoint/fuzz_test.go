@@ -56,12 +56,14 @@ func FuzzIndex(f *testing.F) {
 		for _, b := range [][]byte{b, mend(b)} {
 			const dataSize = 1 << 30
 			end := int64(0)
-			_, err := readIndex(memReader{bytes.NewReader(b)}, "index", "data", dataSize, func(i Info) error {
+			_, err := readIndex(memReader{bytes.NewReader(b)}, "index", dataSize, func(i Info) error {
 				n, err := byteSize(i.DType, i.Shape)
-				if err != nil || n != i.Bytes || i.Begin < end || i.Begin+i.Bytes > dataSize || checkName(i.Name) != nil {
+				s := i.Slices[0]
+				if err != nil || n != i.Bytes || s.Begin < end || s.Begin+s.Bytes > dataSize || checkName(i.Name) != nil ||
+					s.Box.check(i.Shape) != nil || s.Bytes != s.Box.Elements()*int64(i.DType.Size()) {
 					t.Errorf("accepted %+v", i)
 				}
-				end = i.Begin + i.Bytes
+				end = s.Begin + s.Bytes
 				return nil
 			})
 			typed(t, err)

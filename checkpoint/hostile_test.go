@@ -55,9 +55,8 @@ func hostile(t *testing.T, index []byte, tensors int64) (*storagetest.Mem, strin
 	replaceFile(t, m, filepath.Join(dir, "data-00000.index"), index)
 	st := sampleState(10, Ref{})
 	st.Attempt, st.ConfigDigest = 1, blake3.Sum256([]byte(st.Config))
-	text, err := encodeManifest(manifest{st, tensors, []writerFiles{{
-		dataSize: int64(len(data)), dataDigest: blake3.Sum256(data),
-		indexSize: int64(len(index)), indexDigest: blake3.Sum256(index),
+	text, err := encodeManifest(manifest{st, tensors, []Files{{
+		DataSize: int64(len(data)), Data: blake3.Sum256(data), IndexSize: int64(len(index)), Index: blake3.Sum256(index),
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +88,9 @@ func refuse(t *testing.T, what string, m *storagetest.Mem, dir, want string, is 
 // enlarge makes a slice of n elements.
 func enlarge(s *checkpointv1.Slice, n int64) { s.GlobalShape[0], s.Extent[0], s.Length = n, n, 4*n }
 
+// half makes a slice the first half of its tensor.
+func half(s *checkpointv1.Slice) { s.Extent[0], s.Length = 1, 4 }
+
 func TestHostileIndex(t *testing.T) {
 	good := func() *checkpointv1.Slice {
 		return &checkpointv1.Slice{
@@ -109,9 +111,14 @@ func TestHostileIndex(t *testing.T) {
 		"negative extent":      {func(s *checkpointv1.Slice) { s.GlobalShape[0] = -2 }, "at least 1"},
 		"shape overflow":       {func(s *checkpointv1.Slice) { s.GlobalShape = []int64{1 << 40, 1 << 40} }, "overflows"},
 		"shape wraps to 8":     {func(s *checkpointv1.Slice) { s.GlobalShape = []int64{1<<62 + 2} }, "overflows"},
-		"slice beside":         {func(s *checkpointv1.Slice) { s.Offset[0] = 1 }, "is not the whole"},
-		"slice too large":      {func(s *checkpointv1.Slice) { s.Extent[0] = 1 << 40 }, "is not the whole"},
-		"offset rank":          {func(s *checkpointv1.Slice) { s.Offset = nil }, "is not the whole"},
+		"slice beside":         {func(s *checkpointv1.Slice) { s.Offset[0] = 1 }, "not within shape"},
+		"slice too large":      {func(s *checkpointv1.Slice) { s.Extent[0] = 1 << 40 }, "not within shape"},
+		"slice of nothing":     {func(s *checkpointv1.Slice) { s.Extent[0] = 0 }, "not within shape"},
+		"slice before":         {func(s *checkpointv1.Slice) { s.Offset[0] = -1 }, "not within shape"},
+		"slice past numbers":   {func(s *checkpointv1.Slice) { s.Offset[0] = math.MaxInt64 }, "not within shape"},
+		"slice of a half":      {half, `in tensor "w": none of its 1 slices holds element [1]`},
+		"offset rank":          {func(s *checkpointv1.Slice) { s.Offset = nil }, "does not have the dimensions"},
+		"extent rank":          {func(s *checkpointv1.Slice) { s.Extent = []int64{2, 1} }, "does not have the dimensions"},
 		"wrong length":         {func(s *checkpointv1.Slice) { s.Length = 9 }, "9 bytes, want 8"},
 		"begin past the end":   {func(s *checkpointv1.Slice) { s.Begin = 1 << 40 }, "not within"},
 		"end past the end":     {func(s *checkpointv1.Slice) { enlarge(s, 1<<20) }, "not within"},
@@ -135,6 +142,10 @@ func TestHostileIndex(t *testing.T) {
 	second := good()
 	second.Begin = 4096
 	apart := append(append([]byte(nil), one...), marshal(t, second)...)
+	second.Dtype = "i32"
+	otherType := append(append([]byte(nil), one...), marshal(t, second)...)
+	second.Dtype, second.GlobalShape = "f32", []int64{3}
+	otherShape := append(append([]byte(nil), one...), marshal(t, second)...)
 	empty := make([]byte, 4<<20) // a million records of no bytes
 	for what, c := range map[string]struct {
 		index   []byte
@@ -143,7 +154,9 @@ func TestHostileIndex(t *testing.T) {
 		is      error
 	}{
 		"overlapping slices":     {rawRecords("herdindx", 1, 2, twice), 2, "not after", ErrCorrupt},
-		"a name twice":           {rawRecords("herdindx", 1, 2, apart), 2, "a second tensor", ErrCorrupt},
+		"a slice twice":          {rawRecords("herdindx", 1, 2, apart), 1, "both hold element [0]", ErrCorrupt},
+		"slices of other types":  {rawRecords("herdindx", 1, 2, otherType), 1, "is of i32 of shape [2], slice", ErrCorrupt},
+		"slices of other shapes": {rawRecords("herdindx", 1, 2, otherShape), 1, "is of f32 of shape [3], slice", ErrCorrupt},
 		"fewer than counted":     {rawRecords("herdindx", 1, 1, one), 2, "counts 2 tensors", ErrCorrupt},
 		"a record count of 2³²":  {rawRecords("herdindx", 1, math.MaxUint32, one), 1, "after 1 of 4294967295", ErrCorrupt},
 		"bytes behind":           {rawRecords("herdindx", 1, 1, twice), 1, "follow the last", ErrCorrupt},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,7 +19,7 @@ import (
 const (
 	maxName   = 512 // bytes
 	maxRank   = 8
-	alignment = 4096 // of a tensor's first byte in its data file
+	alignment = 4096 // of a slice's first byte in its data file
 )
 
 var unmarshal = proto.UnmarshalOptions{DiscardUnknown: true}
@@ -58,15 +57,15 @@ func byteSize(dt tensor.DType, shape []int64) (int64, error) {
 
 func align(n int64) int64 { return (n + alignment - 1) / alignment * alignment }
 
-// encodeIndex makes the index file of tensors that lie in one data file, in the order of their bytes.
-func encodeIndex(tensors []Info) ([]byte, error) {
+// encodeIndex makes the index file of tensors that are the slices of list in one data file, in the order of their bytes.
+func encodeIndex(tensors []Tensor, list []Slice) ([]byte, error) {
 	records := make([][]byte, len(tensors))
 	for i, t := range tensors {
 		var err error
+		s := list[i]
 		records[i], err = proto.Marshal(&checkpointv1.Slice{
-			Name: t.Name, Dtype: t.DType.String(),
-			GlobalShape: t.Shape, Offset: make([]int64, len(t.Shape)), Extent: t.Shape,
-			Begin: t.Begin, Length: t.Bytes, Crc32C: t.CRC32C,
+			Name: t.Name, Dtype: t.DType.String(), GlobalShape: t.Shape, Offset: s.Box.Offset, Extent: s.Box.Extent,
+			Begin: s.Begin, Length: s.Bytes, Crc32C: s.CRC32C,
 		})
 		if err != nil {
 			return nil, err
@@ -75,9 +74,10 @@ func encodeIndex(tensors []Info) ([]byte, error) {
 	return encodeRecords(indexForm, records)
 }
 
-// readIndex reads the index at path, of the data file dataFile with dataSize bytes, and gives each tensor to add.
-func readIndex(r storage.Reader, path, dataFile string, dataSize int64, add func(Info) error) (Digest, error) {
-	end := int64(0) // of the bytes of the tensor before
+// readIndex reads the index at path, of a data file with dataSize bytes, and gives to add each slice as a tensor that
+// has just this one.
+func readIndex(r storage.Reader, path string, dataSize int64, add func(Info) error) (Digest, error) {
+	end := int64(0) // of the bytes of the slice before
 	return readRecords(r, path, indexForm, func(i int, rec []byte) error {
 		var s checkpointv1.Slice
 		if err := unmarshal.Unmarshal(rec, &s); err != nil {
@@ -92,7 +92,6 @@ func readIndex(r storage.Reader, path, dataFile string, dataSize int64, add func
 				"(end at %d) or not within the data file's %d", s.Name, s.Length, s.Begin, alignment, end, dataSize)
 		}
 		end = s.Begin + s.Length
-		info.File = dataFile
 		return add(info)
 	})
 }
@@ -110,15 +109,15 @@ func infoOf(s *checkpointv1.Slice) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("tensor %q: %w", s.Name, err)
 	}
-	whole := slices.Equal(s.Extent, s.GlobalShape) && len(s.Offset) == len(s.Extent) &&
-		!slices.ContainsFunc(s.Offset, func(o int64) bool { return o != 0 })
-	if !whole {
-		return Info{}, fmt.Errorf("tensor %q: the slice at %v of extent %v is not the whole of shape %v", s.Name,
-			s.Offset, s.Extent, s.GlobalShape)
+	box := Box{s.Offset, s.Extent}
+	if err := box.check(s.GlobalShape); err != nil {
+		return Info{}, fmt.Errorf("tensor %q: %w", s.Name, err)
 	}
-	if s.Length != n {
-		return Info{}, fmt.Errorf("tensor %q: %d bytes, want %d for shape %v of %v", s.Name, s.Length, n,
-			s.GlobalShape, dt)
+	if want := int64(dt.Size()) * box.Elements(); s.Length != want {
+		return Info{}, fmt.Errorf("tensor %q: %d bytes, want %d for box %v of %v", s.Name, s.Length, want, box, dt)
 	}
-	return Info{Name: s.Name, DType: dt, Shape: s.GlobalShape, Begin: s.Begin, Bytes: n, CRC32C: s.Crc32C}, nil
+	return Info{
+		Name: s.Name, DType: dt, Shape: s.GlobalShape, Bytes: n,
+		Slices: []Slice{{Box: box, Begin: s.Begin, Bytes: s.Length, CRC32C: s.Crc32C}},
+	}, nil
 }

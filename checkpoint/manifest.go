@@ -13,17 +13,11 @@ import (
 	"github.com/herdtrain/herd/storage"
 )
 
-// writerFiles is what the manifest knows of one writer's data and index file.
-type writerFiles struct {
-	dataSize, indexSize     int64
-	dataDigest, indexDigest Digest
-}
-
 // manifest is a manifest file, decoded.
 type manifest struct {
 	state   State
 	tensors int64
-	writers []writerFiles
+	writers []Files // in the order of numbers, from 0
 }
 
 // check says what is wrong with a state that is to be saved or has been read.
@@ -67,8 +61,8 @@ func encodeManifest(m manifest) ([]byte, error) {
 	records := [][]byte{first, []byte(s.Config)}
 	for _, w := range m.writers {
 		rec, err := proto.Marshal(&checkpointv1.Writer{
-			DataSize: w.dataSize, DataBlake3: w.dataDigest[:],
-			IndexSize: w.indexSize, IndexBlake3: w.indexDigest[:],
+			DataSize: w.DataSize, DataBlake3: w.Data[:],
+			IndexSize: w.IndexSize, IndexBlake3: w.Index[:],
 		})
 		if err != nil {
 			return nil, err
@@ -156,7 +150,7 @@ func (m *manifest) decodeWriter(rec []byte) error {
 	if w.DataSize < 0 || w.IndexSize < 0 {
 		return fmt.Errorf("sizes %d and %d", w.DataSize, w.IndexSize)
 	}
-	m.writers = append(m.writers, writerFiles{w.DataSize, w.IndexSize, data, index})
+	m.writers = append(m.writers, Files{int64(len(m.writers)), w.DataSize, w.IndexSize, data, index})
 	return nil
 }
 

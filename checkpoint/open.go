@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/herdtrain/herd/storage"
 )
@@ -18,8 +18,8 @@ type Checkpoint struct {
 	dir     string
 	digest  Digest // of the manifest file
 	state   State
-	writers []writerFiles
-	tensors []Info // in the order of writers and their data files
+	writers []Files
+	tensors []Info // in the order of writers and their data files, by the first slice
 	byName  map[string]int
 }
 
@@ -35,7 +35,20 @@ func Open(ctx context.Context, fsys storage.FS, dir string) (*Checkpoint, error)
 	if _, ok := parseID(base); ok && base != m.state.id().String() {
 		return nil, damaged(path, "it is the manifest of %v", m.state.id())
 	}
-	c := &Checkpoint{fs: fsys, dir: dir, digest: digest, state: m.state, writers: m.writers, byName: map[string]int{}}
+	c, err := openFiles(ctx, fsys, dir, m)
+	if err != nil {
+		return nil, err
+	}
+	c.digest = digest
+	if int64(len(c.tensors)) != m.tensors {
+		return nil, damaged(path, "it counts %d tensors, the indexes hold %d", m.tensors, len(c.tensors))
+	}
+	return c, nil
+}
+
+// openFiles checks the files that a manifest promises, and that the slices in them make up whole tensors.
+func openFiles(ctx context.Context, fsys storage.FS, dir string, m manifest) (*Checkpoint, error) {
+	c := &Checkpoint{fs: fsys, dir: dir, state: m.state, writers: m.writers, byName: map[string]int{}}
 	for w := range c.writers {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -44,8 +57,13 @@ func Open(ctx context.Context, fsys storage.FS, dir string) (*Checkpoint, error)
 			return nil, err
 		}
 	}
-	if int64(len(c.tensors)) != m.tensors {
-		return nil, damaged(path, "it counts %d tensors, the indexes hold %d", m.tensors, len(c.tensors))
+	for i := range c.tensors {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := c.checkCover(&c.tensors[i]); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -66,18 +84,17 @@ func openManifest(fsys storage.FS, dir string) (manifest, Digest, error) {
 	return readManifest(f, path)
 }
 
-// openWriter checks the files of one writer and adds its tensors.
+// openWriter checks the files of one writer and adds its slices.
 func (c *Checkpoint) openWriter(writer int) error {
 	want := c.writers[writer]
-	dataFile := fmt.Sprintf(dataName, writer)
-	dataPath := filepath.Join(c.dir, dataFile)
+	dataPath := c.dataPath(writer)
 	data, err := c.open(dataPath)
 	if err != nil {
 		return err
 	}
 	defer data.Close()
-	if data.Size() != want.dataSize {
-		return damaged(dataPath, "it has %d bytes, the manifest says %d", data.Size(), want.dataSize)
+	if data.Size() != want.DataSize {
+		return damaged(dataPath, "it has %d bytes, the manifest says %d", data.Size(), want.DataSize)
 	}
 	path := filepath.Join(c.dir, fmt.Sprintf(indexName, writer))
 	index, err := c.open(path)
@@ -85,24 +102,36 @@ func (c *Checkpoint) openWriter(writer int) error {
 		return err
 	}
 	defer index.Close()
-	if index.Size() != want.indexSize {
-		return damaged(path, "it has %d bytes, the manifest says %d", index.Size(), want.indexSize)
+	if index.Size() != want.IndexSize {
+		return damaged(path, "it has %d bytes, the manifest says %d", index.Size(), want.IndexSize)
 	}
-	digest, err := readIndex(index, path, dataFile, want.dataSize, func(t Info) error {
-		if _, twice := c.byName[t.Name]; twice {
-			return damaged(path, "a second tensor is named %q", t.Name)
+	digest, err := readIndex(index, path, want.DataSize, func(t Info) error {
+		t.Slices[0].Writer = writer
+		i, known := c.byName[t.Name]
+		if !known {
+			c.byName[t.Name] = len(c.tensors)
+			c.tensors = append(c.tensors, t)
+			return nil
 		}
-		c.byName[t.Name] = len(c.tensors)
-		c.tensors = append(c.tensors, t)
+		first := &c.tensors[i]
+		if t.DType != first.DType || !slices.Equal(t.Shape, first.Shape) {
+			return damaged(path, "tensor %q: slice %v is of %v of shape %v, slice %v of writer %d of %v of shape %v", t.Name,
+				t.Slices[0].Box, t.DType, t.Shape, first.Slices[0].Box, first.Slices[0].Writer, first.DType, first.Shape)
+		}
+		first.Slices = append(first.Slices, t.Slices...)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if digest != want.indexDigest {
-		return damaged(path, "its digest is %v, the manifest says %v", digest, want.indexDigest)
+	if digest != want.Index {
+		return damaged(path, "its digest is %v, the manifest says %v", digest, want.Index)
 	}
 	return nil
+}
+
+func (c *Checkpoint) dataPath(writer int) string {
+	return filepath.Join(c.dir, fmt.Sprintf(dataName, writer))
 }
 
 // open opens a file that the manifest promises.
@@ -125,7 +154,7 @@ func (c *Checkpoint) Ref() Ref {
 	return Ref{Name: c.state.id().String(), Manifest: c.digest, Ancestors: c.state.Parent.lineage()}
 }
 
-// Tensors describes what is stored, in file order. The caller must not change it.
+// Tensors describes what is stored, in the order of files. The caller must not change it.
 func (c *Checkpoint) Tensors() []Info { return c.tensors }
 
 // Info describes one tensor.
@@ -141,54 +170,7 @@ func (c *Checkpoint) Info(name string) (Info, bool) {
 func (c *Checkpoint) Bytes() int64 {
 	n := int64(0)
 	for _, w := range c.writers {
-		n += w.dataSize + w.indexSize
+		n += w.DataSize + w.IndexSize
 	}
 	return n
-}
-
-// Read fills dst, which must have exactly Info's Bytes, with the tensor's data and checks its crc. After an error dst
-// holds rubbish. Errors: ErrNotFound, ErrCorrupt.
-func (c *Checkpoint) Read(ctx context.Context, name string, dst []byte) error {
-	t, ok := c.Info(name)
-	if !ok {
-		return fmt.Errorf("tensor %q in %s %w", name, c.dir, ErrNotFound)
-	}
-	if int64(len(dst)) != t.Bytes {
-		return fmt.Errorf("tensor %q has %d bytes, not %d", name, t.Bytes, len(dst))
-	}
-	path := filepath.Join(c.dir, t.File)
-	f, err := c.open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	sum := uint32(0)
-	for pos := int64(0); pos < t.Bytes; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		b := dst[pos:min(pos+ioSize, t.Bytes)]
-		if err := readFull(f, path, b, t.Begin+pos); err != nil {
-			return t.damaged(path, err)
-		}
-		sum = crc32.Update(sum, castagnoli, b)
-		pos += int64(len(b))
-	}
-	return t.checkCRC(path, sum)
-}
-
-func (t Info) checkCRC(path string, sum uint32) error {
-	if sum == t.CRC32C {
-		return nil
-	}
-	return t.damaged(path, &DamageError{Reason: fmt.Sprintf("its crc32c is %08x, want %08x", sum, t.CRC32C)})
-}
-
-// damaged names the tensor in an error of readFull.
-func (t Info) damaged(path string, err error) error {
-	var d *DamageError
-	if !errors.As(err, &d) {
-		return err
-	}
-	return &DamageError{File: path, Tensor: t.Name, Begin: t.Begin, Length: t.Bytes, Reason: d.Reason, Err: d.Err}
 }

@@ -1,77 +1,57 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/zeebo/blake3"
 
 	"github.com/herdtrain/herd/storage"
-	"github.com/herdtrain/herd/tensor"
 )
-
-// ioSize is how many bytes are read or written at a time.
-const ioSize = 1 << 20
 
 // Save writes a new checkpoint below root, which it makes if need be, and seals it: after nil it is complete and
 // durable, but `latest` still names the old one. The tensors' data must not change until Save returns. On an error, a
 // full disk included, what was written is removed as far as that is possible, and nothing else was touched.
+//
+// It is Create, Write and Seal of one process. If several write, one of them, the leader, calls Create and tells the
+// others the directory; each calls Write, under numbers from 0 on without a gap, and sends its Files to the leader; the
+// leader calls Seal once it has them all, or, if anything failed, Abandon once no writer is at work any more.
 func Save(ctx context.Context, fsys storage.FS, root string, st State, tensors []Tensor) (Ref, error) {
-	st.ConfigDigest = blake3.Sum256([]byte(st.Config))
-	if st.Created.IsZero() {
-		st.Created = time.Now()
+	dir, err := Create(fsys, root, st)
+	if err != nil {
+		return Ref{}, err
 	}
+	var ref Ref
+	files, err := Write(ctx, fsys, dir, 0, tensors)
+	if err == nil {
+		ref, err = Seal(ctx, fsys, dir, st, []Files{files})
+	}
+	if err != nil {
+		Abandon(fsys, dir)
+	}
+	return ref, err
+}
+
+// Create makes the directory of a new checkpoint below root, durably, and returns its path. Its name, of step,
+// generation and attempt, is one that no earlier attempt has had.
+func Create(fsys storage.FS, root string, st State) (dir string, err error) {
 	st.Attempt = 1
-	if err := checkSave(st, tensors); err != nil {
-		return Ref{}, fmt.Errorf("save checkpoint of step %d: %w", st.Step, err)
+	if err = st.check(); err == nil {
+		dir, err = createDirectory(fsys, root, st.id())
 	}
-	dir, err := createDirectory(fsys, root, &st)
 	if err != nil {
-		return Ref{}, fmt.Errorf("save checkpoint of step %d: %w", st.Step, err)
+		return "", fmt.Errorf("create checkpoint of step %d: %w", st.Step, err)
 	}
-	digest, err := write(ctx, fsys, dir, st, tensors)
-	if err != nil {
-		_, _ = remove(fsys, dir) // what is left has no manifest, or is not committed: Prune's
-		return Ref{}, fmt.Errorf("save checkpoint %s: %w", dir, err)
-	}
-	return Ref{Name: st.id().String(), Manifest: digest, Ancestors: st.Parent.lineage()}, nil
+	return dir, nil
 }
 
-func checkSave(st State, tensors []Tensor) error {
-	if err := st.check(); err != nil {
-		return err
-	}
-	seen := make(map[string]bool, len(tensors))
-	for _, t := range tensors {
-		if err := checkName(t.Name); err != nil {
-			return err
-		}
-		if seen[t.Name] {
-			return fmt.Errorf("two tensors are named %q", t.Name)
-		}
-		seen[t.Name] = true
-		if _, ok := tensor.ParseDType(t.DType.String()); !ok {
-			return fmt.Errorf("tensor %q has no dtype", t.Name)
-		}
-		n, err := byteSize(t.DType, t.Shape)
-		if err != nil {
-			return fmt.Errorf("tensor %q: %w", t.Name, err)
-		}
-		if int64(len(t.Data)) != n {
-			return fmt.Errorf("tensor %q has %d bytes of data, want %d for shape %v of %v", t.Name, len(t.Data), n,
-				t.Shape, t.DType)
-		}
-	}
-	return nil
-}
-
-// createDirectory makes a directory of a name that no earlier attempt has had, and sets st.Attempt.
-func createDirectory(fsys storage.FS, root string, st *State) (string, error) {
+func createDirectory(fsys storage.FS, root string, id id) (string, error) {
 	if err := storage.MkdirAll(fsys, root); err != nil {
 		return "", err
 	}
@@ -84,11 +64,11 @@ func createDirectory(fsys storage.FS, root string, st *State) (string, error) {
 		return "", err
 	}
 	for _, i := range taken {
-		if i.step == st.Step && i.generation == st.Generation {
-			st.Attempt = max(st.Attempt, i.attempt+1)
+		if i.step == id.step && i.generation == id.generation {
+			id.attempt = max(id.attempt, i.attempt+1)
 		}
 	}
-	dir := filepath.Join(root, st.id().String())
+	dir := filepath.Join(root, id.String())
 	if err := fsys.Mkdir(dir); err != nil {
 		return "", err
 	}
@@ -98,86 +78,60 @@ func createDirectory(fsys storage.FS, root string, st *State) (string, error) {
 	return dir, nil
 }
 
-// write fills the directory: data, index, and when those are durable the manifest.
-func write(ctx context.Context, fsys storage.FS, dir string, st State, tensors []Tensor) (Digest, error) {
-	files, err := writeWriter(ctx, fsys, dir, 0, tensors)
+// Seal makes the directory that Create made for st a checkpoint, by its manifest, once the files of all its writers are
+// durable; their order does not matter. It opens them first as Open would: slices that leave a part of a tensor out or
+// hold one twice, or files that are not those that the writers described, are ErrCorrupt and are not sealed.
+func Seal(ctx context.Context, fsys storage.FS, dir string, st State, files []Files) (Ref, error) {
+	ref, err := seal(ctx, fsys, dir, st, files)
 	if err != nil {
-		return Digest{}, err
+		return Ref{}, fmt.Errorf("seal checkpoint %s: %w", dir, err)
 	}
-	if err := fsys.SyncDir(dir); err != nil {
-		return Digest{}, err
-	}
-	text, err := encodeManifest(manifest{st, int64(len(tensors)), []writerFiles{files}})
-	if err != nil {
-		return Digest{}, err
-	}
-	return blake3.Sum256(text), storage.WriteFileFS(fsys, filepath.Join(dir, manifestName), text)
+	return ref, nil
 }
 
-// writeWriter writes the data and index file of one writer.
-func writeWriter(ctx context.Context, fsys storage.FS, dir string, writer int, tensors []Tensor) (writerFiles, error) {
-	var w writerFiles
-	infos := make([]Info, len(tensors))
-	data := filepath.Join(dir, fmt.Sprintf(dataName, writer))
-	err := create(fsys, data, func(f storage.File) (err error) {
-		w.dataSize, w.dataDigest, err = writeData(ctx, f, tensors, infos)
-		return err
-	})
-	if err != nil {
-		return w, err
+func seal(ctx context.Context, fsys storage.FS, dir string, st State, files []Files) (Ref, error) {
+	id, ok := parseID(filepath.Base(dir))
+	if !ok || id.step != st.Step || id.generation != st.Generation {
+		return Ref{}, fmt.Errorf("it is not one of step %d, generation %d", st.Step, st.Generation)
 	}
-	index, err := encodeIndex(infos)
-	if err != nil {
-		return w, err
+	st.Attempt = id.attempt
+	st.ConfigDigest = blake3.Sum256([]byte(st.Config))
+	if st.Created.IsZero() {
+		st.Created = time.Now()
 	}
-	w.indexSize, w.indexDigest = int64(len(index)), blake3.Sum256(index)
-	return w, create(fsys, filepath.Join(dir, fmt.Sprintf(indexName, writer)), func(f storage.File) error {
-		_, err := f.WriteAt(index, 0)
-		return err
-	})
-}
-
-// create makes a durable file of what fill writes.
-func create(fsys storage.FS, path string, fill func(storage.File) error) error {
-	f, err := fsys.Create(path)
-	if err != nil {
-		return err
+	if err := st.check(); err != nil {
+		return Ref{}, err
 	}
-	if err := fill(f); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return f.Close()
-}
-
-// writeData writes each tensor at the next multiple of the alignment, with zeros between, and fills infos. The crc of
-// a tensor is taken from memory, before the bytes are handed to the file system.
-func writeData(ctx context.Context, f storage.File, tensors []Tensor, infos []Info) (size int64, d Digest, err error) {
-	var zeros [alignment]byte
-	h := blake3.New()
-	for i, t := range tensors {
-		h.Write(zeros[:align(size)-size])
-		size = align(size)
-		infos[i] = Info{Name: t.Name, DType: t.DType, Shape: t.Shape, Begin: size, Bytes: int64(len(t.Data))}
-		for rest := t.Data; len(rest) > 0; {
-			if err := ctx.Err(); err != nil {
-				return 0, d, err
-			}
-			b := rest[:min(len(rest), ioSize)]
-			rest = rest[len(b):]
-			h.Write(b)
-			infos[i].CRC32C = crc32.Update(infos[i].CRC32C, castagnoli, b)
-			if _, err := f.WriteAt(b, size); err != nil {
-				return 0, d, err
-			}
-			size += int64(len(b))
+	files = slices.SortedFunc(slices.Values(files), func(a, b Files) int { return cmp.Compare(a.Writer, b.Writer) })
+	for i, f := range files {
+		if f.Writer != int64(i) {
+			return Ref{}, fmt.Errorf("the files of %d writers are not one of each: one of %d is where that of %d should be",
+				len(files), f.Writer, i)
 		}
 	}
-	h.Sum(d[:0])
-	return size, d, nil
+	if len(files) == 0 {
+		return Ref{}, errors.New("no writer has written to it")
+	}
+	path := filepath.Join(dir, manifestName)
+	if _, err := fsys.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return Ref{}, cmp.Or(err, fmt.Errorf("it has a manifest: %w", fs.ErrExist))
+	}
+	c, err := openFiles(ctx, fsys, dir, manifest{state: st, writers: files})
+	if err != nil {
+		return Ref{}, err
+	}
+	text, err := encodeManifest(manifest{st, int64(len(c.tensors)), files})
+	if err != nil {
+		return Ref{}, err
+	}
+	if err := storage.WriteFileFS(fsys, path, text); err != nil {
+		return Ref{}, err
+	}
+	return Ref{Name: id.String(), Manifest: blake3.Sum256(text), Ancestors: st.Parent.lineage()}, nil
 }
+
+// Abandon removes a checkpoint that could not be written or sealed, as far as that is possible; Prune gets the rest.
+func Abandon(fsys storage.FS, dir string) { _, _ = remove(fsys, dir) }
 
 // remove deletes a checkpoint directory, the manifest first, so that what a crash leaves is plainly unfinished. A file
 // that is not a checkpoint's stays, and so does the directory then: gone is false.

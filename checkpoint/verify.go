@@ -1,39 +1,45 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"hash/crc32"
-	"path/filepath"
+	"slices"
 
 	"github.com/zeebo/blake3"
 
 	"github.com/herdtrain/herd/storage"
 )
 
-// Verify reads every byte and checks it, each tensor's crc and each data file's digest. The error joins one
-// *DamageError for each damaged tensor, or for a file damaged outside of them. It calls progress, if not nil, after
+// Verify reads every byte and checks it, each slice's crc and each data file's digest. The error joins one
+// *DamageError for each damaged slice, or for a file damaged outside of them. It calls progress, if not nil, after
 // each piece with the bytes read and to read.
 func (c *Checkpoint) Verify(ctx context.Context, progress func(done, total int64)) error {
 	v := verifier{ctx: ctx, progress: progress}
 	for _, w := range c.writers {
-		v.total += w.dataSize
+		v.total += w.DataSize
 	}
 	v.buf = make([]byte, min(ioSize, v.total))
-	rest := c.tensors
-	for i, w := range c.writers {
-		file := fmt.Sprintf(dataName, i)
-		n := 0
-		for n < len(rest) && rest[n].File == file {
-			n++
+	held := make([][]piece, len(c.writers))
+	for _, t := range c.tensors {
+		for _, s := range t.Slices {
+			held[s.Writer] = append(held[s.Writer], piece{t.Name, s})
 		}
-		if err := v.file(c, file, w, rest[:n]); err != nil {
+	}
+	for i, pieces := range held {
+		slices.SortFunc(pieces, func(a, b piece) int { return cmp.Compare(a.slice.Begin, b.slice.Begin) })
+		if err := v.file(c, i, pieces); err != nil {
 			return err
 		}
-		rest = rest[n:]
 	}
 	return errors.Join(v.found...)
+}
+
+// piece is a slice of a tensor.
+type piece struct {
+	tensor string
+	slice  Slice
 }
 
 type verifier struct {
@@ -44,9 +50,10 @@ type verifier struct {
 	found       []error
 }
 
-// file checks one data file. Damage goes to v.found; the error ends the verification.
-func (v *verifier) file(c *Checkpoint, name string, want writerFiles, tensors []Info) error {
-	path := filepath.Join(c.dir, name)
+// file checks the data file of a writer, given what it holds in the order of bytes. Damage goes to v.found; the error
+// ends the verification.
+func (v *verifier) file(c *Checkpoint, writer int, pieces []piece) error {
+	want, path := c.writers[writer], c.dataPath(writer)
 	f, err := c.open(path)
 	if errors.Is(err, ErrCorrupt) {
 		v.found = append(v.found, err)
@@ -58,27 +65,28 @@ func (v *verifier) file(c *Checkpoint, name string, want writerFiles, tensors []
 	defer f.Close()
 	h := blake3.New()
 	before, pos := len(v.found), int64(0)
-	for _, t := range tensors {
-		if _, err := v.read(f, path, h, pos, t.Begin); err != nil {
+	for _, p := range pieces {
+		begin, end := p.slice.Begin, p.slice.Begin+p.slice.Bytes
+		if _, err := v.read(f, path, h, pos, begin); err != nil {
 			return v.note(err)
 		}
-		sum, err := v.read(f, path, h, t.Begin, t.Begin+t.Bytes)
+		sum, err := v.read(f, path, h, begin, end)
 		if err != nil {
-			return v.note(t.damaged(path, err))
+			return v.note(p.slice.damaged(p.tensor, path, err))
 		}
-		if err := t.checkCRC(path, sum); err != nil {
+		if err := p.slice.checkCRC(p.tensor, path, sum); err != nil {
 			v.found = append(v.found, err)
 		}
-		pos = t.Begin + t.Bytes
+		pos = end
 	}
-	if _, err := v.read(f, path, h, pos, want.dataSize); err != nil {
+	if _, err := v.read(f, path, h, pos, want.DataSize); err != nil {
 		return v.note(err)
 	}
 	var digest Digest
 	h.Sum(digest[:0])
-	if digest != want.dataDigest && len(v.found) == before {
-		v.found = append(v.found, damaged(path, "its digest is %v, the manifest says %v, though every tensor's crc32c "+
-			"holds", digest, want.dataDigest))
+	if digest != want.Data && len(v.found) == before {
+		v.found = append(v.found, damaged(path, "its digest is %v, the manifest says %v, though every slice's crc32c "+
+			"holds", digest, want.Data))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -29,7 +30,8 @@ type tensorInfo struct {
 	DType  string  `json:"dtype"`
 	Shape  []int64 `json:"shape"`
 	Bytes  int64   `json:"bytes"`
-	CRC32C string  `json:"crc32c"`
+	Slices int     `json:"slices"`           // that it is stored in
+	CRC32C string  `json:"crc32c,omitempty"` // of the slice, if it is one
 }
 
 func newCheckpointInspectCommand() *cobra.Command {
@@ -85,10 +87,13 @@ func openAt(ctx context.Context, path string) (*checkpoint.Checkpoint, error) {
 func describe(c *checkpoint.Checkpoint) description {
 	d := description{Directory: c.Dir(), Ref: c.Ref(), State: c.State(), Config: c.State().Config, Bytes: c.Bytes()}
 	for _, t := range c.Tensors() {
-		d.Tensors = append(d.Tensors, tensorInfo{
-			Name: t.Name, DType: t.DType.String(), Shape: t.Shape, Bytes: t.Bytes,
-			CRC32C: fmt.Sprintf("%08x", t.CRC32C),
-		})
+		info := tensorInfo{
+			Name: t.Name, DType: t.DType.String(), Shape: t.Shape, Bytes: t.Bytes, Slices: len(t.Slices),
+		}
+		if len(t.Slices) == 1 {
+			info.CRC32C = fmt.Sprintf("%08x", t.Slices[0].CRC32C)
+		}
+		d.Tensors = append(d.Tensors, info)
 	}
 	return d
 }
@@ -123,9 +128,9 @@ func (d description) print(out io.Writer) error {
 	line("saved with", fmt.Sprintf("data %d, tensor %d, pipeline %d, context %d, zero %d", l.Data, l.Tensor, l.Pipeline,
 		l.Context, l.Zero))
 	line("size", fmt.Sprintf("%s in %d tensors", megabytes(d.Bytes), len(d.Tensors)))
-	fmt.Fprintf(w, "\nTENSOR\tTYPE\tSHAPE\tBYTES\tCRC32C\n")
+	fmt.Fprintf(w, "\nTENSOR\tTYPE\tSHAPE\tBYTES\tSLICES\tCRC32C\n")
 	for _, t := range d.Tensors {
-		fmt.Fprintf(w, "%s\t%s\t%v\t%d\t%s\n", t.Name, t.DType, t.Shape, t.Bytes, t.CRC32C)
+		fmt.Fprintf(w, "%s\t%s\t%v\t%d\t%d\t%s\n", t.Name, t.DType, t.Shape, t.Bytes, t.Slices, cmp.Or(t.CRC32C, "-"))
 	}
 	return w.Flush()
 }

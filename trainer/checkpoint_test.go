@@ -130,6 +130,14 @@ func TestCheckpointInspect(t *testing.T) {
 		t.Errorf("config %q", out)
 	}
 	runCheckpoint(t, 2, "inspect", "--config", "--json", output)
+
+	slices := filepath.Join("..", "checkpoint", "testdata", "v1-slices", "step-00000020.gen-3.a-1")
+	out, _ = runCheckpoint(t, 0, "inspect", slices)
+	wantAll(t, out, "SLICES", "[4 5]     80     6       -", "[1]       4      1       7f3fcc83")
+	out, _ = runCheckpoint(t, 0, "inspect", "--json", slices)
+	wantAll(t, out, `"slices": 6`, `"slices": 1`)
+	out, _ = runCheckpoint(t, 0, "verify", slices)
+	wantAll(t, out, "is undamaged")
 	_, errs := runCheckpoint(t, 1, "inspect", filepath.Join(output, "nothing"))
 	wantAll(t, errs, "not found")
 }

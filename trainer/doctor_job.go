@@ -10,7 +10,6 @@ import (
 
 	"github.com/herdtrain/herd/dataset"
 	"github.com/herdtrain/herd/trainer/config"
-	"github.com/herdtrain/herd/trainer/run"
 )
 
 // jobCheck looks at a job file and at the files that it names.
@@ -104,7 +103,11 @@ func checkOutput(output string) []finding {
 
 // checkPlan compares the memory that the job plans with what is free.
 func checkPlan(job *config.Job) []finding {
-	plan := run.Plan(job).Bytes()
+	arena, err := memoryPlan(job)
+	if err != nil {
+		return failure("memory plan", err, "")
+	}
+	plan := arena.Bytes()
 	_, available, limit, err := memory()
 	if err != nil {
 		return judge("memory plan", true, "", sizeText(plan), "")

@@ -6,5 +6,11 @@ import (
 	"github.com/herdtrain/herd/trainer/run"
 )
 
-// memoryPlan is the memory of one rank, for config explain.
-func memoryPlan(job *config.Job) (*tensor.Arena, error) { return run.Plan(job), nil }
+// memoryPlan is the memory of the first of the ranks that the job asks for.
+func memoryPlan(job *config.Job) (*tensor.Arena, error) {
+	l, err := run.Layout(job, 0)
+	if err != nil {
+		return nil, err
+	}
+	return run.Plan(job, l, 0), nil
+}

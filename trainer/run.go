@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,12 +13,14 @@ import (
 	"golang.org/x/term"
 
 	"github.com/herdtrain/herd/trainer/config"
+	"github.com/herdtrain/herd/trainer/parallel"
 	"github.com/herdtrain/herd/trainer/run"
 )
 
 func newRunCommand() *cobra.Command {
 	var file, resume string
 	var sets []string
+	var simulate int
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Train a job, from the start or from its newest good checkpoint",
@@ -28,6 +31,7 @@ Interrupt it with Ctrl-C or SIGTERM: it finishes the step, saves, and ends with 
 from there. A second signal ends it at once.`,
 		Example: `  trainer run --config configs/llama3-debug.yaml
   trainer run --config job.yaml --set train.steps=1000 --set data.train.0.path=runs/data/books
+  trainer run --config job.yaml --simulate 4 --set parallel.zero=1
   trainer run --config - < job.yaml
   trainer run --config job.yaml --resume runs/other/checkpoints/step-00000100.gen-1.a-1`,
 		Args: cobra.NoArgs,
@@ -36,13 +40,22 @@ from there. A second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("simulate") && simulate < 1 {
+				return usageErrorf("--simulate is %d, want at least 1 rank", simulate)
+			}
 			stop, end := stopOnSignal(cmd.ErrOrStderr())
 			defer end()
-			o := run.Options{Resume: resume, Stop: stop, Out: cmd.OutOrStdout(), Version: readBuildInfo().Version}
+			o := run.Options{Resume: resume, Ranks: simulate, Stop: stop, Out: cmd.OutOrStdout(), Version: readBuildInfo().Version}
 			o.Width, o.Terminal = terminal(o.Out)
 			err = run.Run(cmd.Context(), job, o)
+			if simulate == 0 && errors.Is(err, parallel.ErrLayout) {
+				err = fmt.Errorf("%w (--simulate N trains with N ranks)", err)
+			}
 			if exitCode(err) == exitStopped {
 				args := []string{os.Args[0], "run", "--config", file}
+				if simulate > 0 {
+					args = append(args, "--simulate", fmt.Sprint(simulate))
+				}
 				for _, s := range sets {
 					args = append(args, "--set", s)
 				}
@@ -54,6 +67,7 @@ from there. A second signal ends it at once.`,
 	cmd.Flags().StringVar(&file, "config", "", "job file; - reads standard input")
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "override a value of the job file: path=value, list items by index")
 	cmd.Flags().StringVar(&resume, "resume", "auto", "where to start: auto, none, or a checkpoint directory")
+	cmd.Flags().IntVar(&simulate, "simulate", 0, "train with `N` ranks that are goroutines of this process, a core each")
 	if err := cmd.MarkFlagRequired("config"); err != nil {
 		panic(err)
 	}

@@ -145,7 +145,7 @@ func newTraining(m *machine, job *config.Job) (*training, error) {
 	t.place(t.arena, m, job)
 
 	host := make([]float32, t.stage.Params.Len)
-	t.stage.Params.Initialize(host, job.Job.Seed)
+	t.stage.Params.Initialize(host, 0, job.Job.Seed)
 	m.Upload(m.q, t.opt.Master, tensor.HostBytes(tensor.HostBuffer(host)))
 	if t.opt.Master != t.stage.Params.Weights {
 		m.Cast(m.q, t.stage.Params.Weights, t.opt.Master)
@@ -170,7 +170,7 @@ func (t *training) place(a *tensor.Arena, dev tensor.Device, job *config.Job) {
 	}
 	size := llama.Size{Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength}
 	t.stage = llama.NewStage(a, dev, job.Model.Config(), dt, size, true)
-	t.opt = optim.New(a, t.stage.Params)
+	t.opt = optim.New(a, t.stage.Params, 0, t.stage.Params.Len)
 	t.opt.Beta1, t.opt.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]
 	t.opt.Eps, t.opt.WeightDecay, t.opt.ClipNorm = job.Optimizer.Eps, job.Optimizer.WeightDecay, job.Optimizer.ClipNorm
 }
@@ -189,7 +189,7 @@ func (t *training) step(ctx context.Context) error {
 		last = now
 		return err
 	}
-	var stats [4]float64
+	var stats [5]float64
 	for _, part := range []struct {
 		phase int
 		run   func()
@@ -199,6 +199,7 @@ func (t *training) step(ctx context.Context) error {
 		{phaseLoss, func() { t.stage.Loss(t.opt.LossSum(), 1/n, true) }},
 		{phaseBackward, t.stage.Backward},
 		{phaseUpdate, func() {
+			t.opt.Measure(m, m.q)
 			t.opt.Step(m, m.q, t.lr, t.number)
 			m.Download(m.q, tensor.HostBytes(tensor.HostBuffer(stats[:])), t.opt.Stats())
 		}},
@@ -208,7 +209,7 @@ func (t *training) step(ctx context.Context) error {
 			return fmt.Errorf("step %d: %w", t.number, err)
 		}
 	}
-	if t.loss = stats[0] / n; stats[3] == 0 {
+	if t.loss = stats[0] / n; stats[4] == 0 {
 		return fmt.Errorf("step %d was not applied: loss %v, squared gradient norm %v", t.number, t.loss, stats[1])
 	}
 	return nil

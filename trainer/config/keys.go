@@ -100,7 +100,7 @@ var keys = []key{
 	{path: "schedule.decay_steps", rule: integer(0, 1<<40), def: "0", resume: changes,
 		about: "steps of the falling end; required for wsd, 0 otherwise"},
 
-	{path: "parallel.data", rule: orAuto(integer(1, 1<<20)), now: ref(orAuto(integer(1, 1))), def: "auto", resume: changes,
+	{path: "parallel.data", rule: orAuto(integer(1, 1<<20)), def: "auto", resume: changes,
 		about: "data-parallel degree; auto: what the ranks leave"},
 	{path: "parallel.tensor", rule: integer(1, 1<<12), now: ref(integer(1, 1)), def: "1", resume: changes,
 		about: "tensor-parallel degree"},

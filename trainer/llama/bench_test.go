@@ -19,7 +19,7 @@ func BenchmarkStep(b *testing.B) {
 			const sequences, length = 4, 128
 			m := newTrained(b, c, dt, llama.Size{Sequences: sequences, Length: length}, "")
 			host := make([]float32, m.stage.Params.Len)
-			m.stage.Params.Initialize(host, 1)
+			m.stage.Params.Initialize(host, 0, 1)
 			m.dev.Upload(m.q, m.opt.Master, tensor.HostBytes(tensor.HostBuffer(host)))
 			m.dev.Cast(m.q, m.stage.Params.Weights, m.opt.Master)
 			in := llama.Input{Sequences: sequences, Length: length}
@@ -29,6 +29,7 @@ func BenchmarkStep(b *testing.B) {
 			in.Targets = in.IDs
 			for b.Loop() {
 				m.lossAndGradients(in, len(in.IDs))
+				m.opt.Measure(m.dev, m.q)
 				m.opt.Step(m.dev, m.q, 1e-3, 1)
 			}
 			b.ReportMetric(float64(b.N*len(in.IDs))/b.Elapsed().Seconds(), "tokens/s")

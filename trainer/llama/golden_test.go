@@ -131,13 +131,14 @@ func newTrained(t testing.TB, c llama.Config, dt tensor.DType, s llama.Size, ker
 		}
 	})
 	plan := tensor.NewPlan()
-	optim.New(plan, llama.NewStage(plan, nil, c, dt, s, true).Params)
+	p := llama.NewStage(plan, nil, c, dt, s, true).Params
+	optim.New(plan, p, 0, p.Len)
 	arena, err := plan.Arena(dev)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &trained{dev: dev, q: dev.Queue(tensor.Compute), stage: llama.NewStage(arena, dev, c, dt, s, true)}
-	m.opt = optim.New(arena, m.stage.Params)
+	m.opt = optim.New(arena, m.stage.Params, 0, m.stage.Params.Len)
 	if arena.Bytes() != plan.Bytes() {
 		t.Errorf("the arena holds %d bytes, the plan said %d", arena.Bytes(), plan.Bytes())
 	}
@@ -224,6 +225,7 @@ func testGolden(t *testing.T, g *golden, kernels string) {
 	m.opt.WeightDecay, m.opt.ClipNorm = tr.WeightDecay, tr.ClipNorm
 	for s := range tr.Steps {
 		loss := m.lossAndGradients(in, g.valid())
+		m.opt.Measure(m.dev, m.q)
 		m.opt.Step(m.dev, m.q, tr.LR, int64(s+1))
 		norm := math.Sqrt(tensor.Host[float64](m.opt.Stats())[1])
 		if math.Abs(loss-tr.Losses[s]) > 1e-4 || math.Abs(norm/tr.GradNorms[s]-1) > 1e-3 {

@@ -27,8 +27,8 @@ func (p Param) Initial(dst []float32, seed uint64, first int) {
 	}
 }
 
-// Initialize fills master, a flat array of host memory (F32 [Len]), with the initial values.
-func (p *Params) Initialize(master []float32, seed uint64) {
+// Initialize fills master, F32 of host memory, with the initial values of elements lo, lo+1, … of the flat arrays.
+func (p *Params) Initialize(master []float32, lo int, seed uint64) {
 	const chunk = 1 << 16
 	type job struct {
 		q          Param
@@ -39,13 +39,14 @@ func (p *Params) Initialize(master []float32, seed uint64) {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for j := range jobs {
-				j.q.Initial(master[j.q.offset+j.first:j.q.offset+j.end], seed, j.first)
+				j.q.Initial(master[j.q.offset-lo+j.first:j.q.offset-lo+j.end], seed, j.first)
 			}
 		})
 	}
 	for _, q := range p.List {
-		for i := 0; i < q.Len(); i += chunk {
-			jobs <- job{q, i, min(i+chunk, q.Len())}
+		first, end := q.Within(lo, lo+len(master))
+		for i := first; i < end; i += chunk {
+			jobs <- job{q, i, min(i+chunk, end)}
 		}
 	}
 	close(jobs)

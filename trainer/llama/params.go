@@ -32,11 +32,23 @@ func (p Param) Len() int {
 // Of is the parameter's part of a flat array (weights, gradients, master weights, moments).
 func (p Param) Of(flat tensor.Buffer) tensor.Buffer { return flat.Slice(p.offset, p.offset+p.Len()) }
 
+// Within is the part of the parameter that lies in elements [lo, hi) of the flat arrays, as elements [first, end) of the
+// parameter; empty if there is none.
+func (p Param) Within(lo, hi int) (first, end int) {
+	first, end = max(lo-p.offset, 0), min(hi-p.offset, p.Len())
+	return first, max(first, end)
+}
+
+// Part is the elements [first, end) of the parameter in a flat array that begins at element lo of the whole one.
+func (p Param) Part(flat tensor.Buffer, lo, first, end int) tensor.Buffer {
+	return flat.Slice(p.offset+first-lo, p.offset+end-lo)
+}
+
 // Params is a model's parameters, laid out one after another in flat arrays. Matrices that one product reads together
 // are neighbours: Q, K, V, and gate, up.
 type Params struct {
 	List []Param
-	Len  int // elements of a flat array; a little more than the parameters, for alignment
+	Len  int // elements of a flat array: a little more than the parameters, for alignment and equal shards
 
 	Weights tensor.Buffer // x [Len], what the passes read
 	Grads   tensor.Buffer // acc [Len], what Backward adds to; zero Buffer for a model that is not trained
@@ -59,9 +71,9 @@ type layerParams struct{ norm1, qkv, o, norm2, gateUp, down span }
 
 const alignElems = tensor.Align / 2 // so that every matrix of a bf16 array starts on an aligned address
 
-// NewParams lays out the parameters of a model and asks for its weights, of dtype dt, and, when it is to be trained,
-// its gradients.
-func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool) *Params {
+// NewParams lays out the parameters of a model, in flat arrays that can be cut into so many equal shards, and asks for
+// its weights, of dtype dt, and, when it is to be trained, its gradients.
+func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, shards int) *Params {
 	p := &Params{}
 	d, qd, kd := c.Dim, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	place := func(q Param) int {
@@ -70,13 +82,13 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool) *Params {
 		p.Len += q.Len()
 		return q.offset
 	}
-	align := func() { p.Len = (p.Len + alignElems - 1) / alignElems * alignElems }
+	align := func(to int) { p.Len = (p.Len + to - 1) / to * to }
 	matrix := func(name string, std, cut float64, rows, cols int) Param {
 		return Param{Name: name, Shape: []int64{int64(rows), int64(cols)}, Std: std, Cut: cut}
 	}
 	// add places matrices of equal width one under another.
 	add := func(parts ...Param) span {
-		align()
+		align(alignElems)
 		s := span{offset: p.Len, cols: int(parts[0].Shape[1])}
 		for _, q := range parts {
 			place(q)
@@ -85,7 +97,7 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool) *Params {
 		return s
 	}
 	norm := func(name string) span {
-		align()
+		align(alignElems)
 		return span{place(Param{Name: name, Shape: []int64{int64(d)}, Norm: true}), 1, d}
 	}
 	// torchtitan's scheme (models/llama3: init_weights): an absolute cut at ±2 in trunc_normal_, the head at ±3σ.
@@ -117,7 +129,7 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool) *Params {
 	if !c.Tied {
 		p.head = add(matrix("lm_head.weight", headStd, 3*headStd, c.Vocab, d))
 	}
-	align()
+	align(alignElems * shards)
 
 	p.Weights = a.Alloc("weights", "weights", dt, p.Len)
 	if train {

@@ -60,15 +60,15 @@ type activations struct {
 // logitsChunk bounds the logits held at a time, in tokens.
 const logitsChunk = 256
 
-// Size is the largest micro-batch of a Stage.
-type Size struct{ Sequences, Length int }
+// Size is the largest micro-batch of a Stage, and how many equal shards its parameters' flat arrays have: 0 is as 1.
+type Size struct{ Sequences, Length, Shards int }
 
 // NewStage asks for the memory of a model of weights dtype dt for micro-batches up to s. dev is nil while a is only a
 // plan; such a Stage cannot run.
 func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s Size, train bool) *Stage {
 	n, acc := s.Sequences*s.Length, dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	st := &Stage{Config: c, Params: NewParams(a, c, dt, train), dev: dev}
+	st := &Stage{Config: c, Params: NewParams(a, c, dt, train, max(s.Shards, 1)), dev: dev}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)

@@ -9,10 +9,12 @@ import (
 	"github.com/herdtrain/herd/tensor"
 	"github.com/herdtrain/herd/trainer/config"
 	"github.com/herdtrain/herd/trainer/llama"
+	"github.com/herdtrain/herd/trainer/parallel"
 )
 
 // Measure is the result of an evaluation.
 type Measure struct {
+	LossSum    float64 `json:"-"`
 	Loss       float64 `json:"loss"` // mean over the targets, in nats
 	Perplexity float64 `json:"perplexity"`
 	Targets    int64   `json:"targets"`
@@ -23,7 +25,8 @@ type Measure struct {
 type sample struct {
 	stream    dataset.Stream
 	sequences int
-	batch     int // sequences at a time
+	part      parallel.Range // those that are evaluated here
+	batch     int            // sequences at a time
 }
 
 // openSample draws sequences of the dataset at path, 0 for all, for the model of a job.
@@ -36,21 +39,22 @@ func openSample(job *config.Job, path, tokenizer string, sequences, batch int) (
 		sequences = n
 	}
 	s, err := dataset.Open(dataset.Options{
-		Sources: []dataset.Source{{Path: path, Weight: 1}}, Length: job.Data.SequenceLength, GlobalBatch: batch,
+		Sources: []dataset.Source{{Path: path, Weight: 1}}, Length: job.Data.SequenceLength, GlobalBatch: sequences,
 		Seed: job.Job.Seed, Vocab: job.Model.Vocab, TokenizerDigest: tokenizer, DocumentMask: job.Data.DocumentMask,
 	})
-	return &sample{s, sequences, batch}, err
+	return &sample{s, sequences, parallel.Range{Lo: 0, Hi: sequences}, batch}, err
 }
 
-// evaluate runs the model over the sample. sum is F64 [1], overwritten.
+// evaluate adds up the losses of the part of the sample that is evaluated here: LossSum and Targets of a Measure. sum is
+// F64 [1], overwritten.
 func (e *sample) evaluate(ctx context.Context, dev tensor.Device, stage *llama.Stage, sum tensor.Buffer) (Measure, error) {
 	q := dev.Queue(tensor.Compute)
 	dev.Fill(q, sum, 0)
-	var m Measure
+	m := Measure{Sequences: e.sequences}
 	var tokens dataset.Tokens
-	for step := int64(0); m.Sequences < e.sequences; step++ {
-		part := dataset.Part{First: 0, Count: min(e.batch, e.sequences-m.Sequences)}
-		if err := e.stream.Batch(ctx, step, part, &tokens); err != nil {
+	for i := e.part.Lo; i < e.part.Hi; i += e.batch {
+		part := dataset.Part{First: i, Count: min(e.batch, e.part.Hi-i)}
+		if err := e.stream.Batch(ctx, 0, part, &tokens); err != nil {
 			return m, err
 		}
 		stage.Load(microBatch(&tokens, 0, tokens.Seqs))
@@ -61,20 +65,25 @@ func (e *sample) evaluate(ctx context.Context, dev tensor.Device, stage *llama.S
 				m.Targets++
 			}
 		}
-		m.Sequences += tokens.Seqs
 		if err := q.Sync(ctx); err != nil { // tokens is used again
 			return m, err
 		}
-	}
-	if m.Targets == 0 {
-		return m, fmt.Errorf("none of the %d sequences has a target", m.Sequences)
 	}
 	var total [1]float64
 	dev.Download(q, tensor.HostBytes(tensor.HostBuffer(total[:])), sum)
 	if err := q.Sync(ctx); err != nil {
 		return m, err
 	}
-	m.Loss = total[0] / float64(m.Targets)
-	m.Perplexity = math.Exp(m.Loss)
+	m.LossSum = total[0]
 	return m, nil
+}
+
+// conclude sets Loss and Perplexity.
+func (m *Measure) conclude() error {
+	if m.Targets == 0 {
+		return fmt.Errorf("none of the %d sequences has a target", m.Sequences)
+	}
+	m.Loss = m.LossSum / float64(m.Targets)
+	m.Perplexity = math.Exp(m.Loss)
+	return nil
 }

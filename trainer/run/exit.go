@@ -1,7 +1,8 @@
 package run
 
-// Exit codes of a run that did not finish, beside 1 for a failure and 2 for a bad job file.
+// Exit codes of a run that did not finish, beside 1 for a failure.
 const (
+	exitUsage    = 2  // a job that does not fit
 	exitStopped  = 75 // by a signal, before the last step: start it again
 	exitHopeless = 93 // a retry cannot mend it
 )

@@ -21,7 +21,7 @@ type Record struct {
 	Rollback bool    `json:"rollback,omitempty"`
 	First    int64   `json:"first"`            // global sample ordinals [First, First+Count)
 	Count    int64   `json:"count"`            //
-	Digest   string  `json:"digest,omitempty"` // CRC-32C of the batch's tokens and targets
+	Digest   string  `json:"digest,omitempty"` // of the batch: see batchDigest
 	Applied  bool    `json:"applied"`          // false: consumed, but loss or gradient was not finite
 	Loss     float64 `json:"loss"`             // mean over the targets; 0 when it was not finite
 }

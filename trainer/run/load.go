@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,26 +13,23 @@ import (
 
 // initialize gives the parameters their initial values; the moments are zero.
 func (w *worker) initialize() {
-	host := make([]float32, w.stage.Params.Len)
-	w.stage.Params.Initialize(host, w.job.Job.Seed)
+	host := make([]float32, w.opt.Hi-w.opt.Lo)
+	w.stage.Params.Initialize(host, w.opt.Lo, w.job.Job.Seed)
 	w.dev.Upload(w.q, w.opt.Master, tensor.HostBytes(tensor.HostBuffer(host)))
-	w.deriveWeights()
 }
 
-// load reads the training state of a checkpoint.
+// load reads this rank's part of the training state of a checkpoint.
 func (w *worker) load(ctx context.Context, c *checkpoint.Checkpoint) error {
-	if err := loadTensors(ctx, c, w.dev, w.q, state(w.stage.Params, w.opt)); err != nil {
-		return err
-	}
-	w.deriveWeights()
-	return w.q.Sync(ctx)
+	return loadTensors(ctx, c, w.dev, w.q, state(w.stage.Params, w.opt))
 }
 
-// deriveWeights rounds the master weights to the weights that the passes read.
-func (w *worker) deriveWeights() {
-	if w.opt.Master != w.stage.Params.Weights {
-		w.dev.Cast(w.q, w.stage.Params.Weights, w.opt.Master)
+// deriveWeights rounds the master weights to the weights that the passes read, and gathers those of other ranks.
+func (w *worker) deriveWeights(ctx context.Context) error {
+	if own := w.stage.Params.Weights.Slice(w.opt.Lo, w.opt.Hi); w.opt.Master != own {
+		w.dev.Cast(w.q, own, w.opt.Master)
 	}
+	w.gatherWeights()
+	return errors.Join(w.exchanged.Wait(ctx), w.q.Sync(ctx))
 }
 
 // loadTensors fills the buffers of list, which a checkpoint must hold with these shapes.
@@ -52,7 +50,7 @@ func loadTensors(ctx context.Context, c *checkpoint.Checkpoint, dev tensor.Devic
 	var host []byte
 	for _, p := range list {
 		host = slices.Grow(host[:0], int(p.buf.Bytes()))[:p.buf.Bytes()]
-		if err := c.Read(ctx, p.name, host); err != nil {
+		if err := c.ReadParts(ctx, p.name, p.parts(host)...); err != nil {
 			return err
 		}
 		dev.Upload(q, p.buf, host)

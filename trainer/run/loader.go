@@ -7,12 +7,13 @@ import (
 	"hash/crc32"
 
 	"github.com/herdtrain/herd/dataset"
+	"github.com/herdtrain/herd/trainer/parallel"
 )
 
-// batch is the global batch of one step.
+// batch is a rank's part of the global batch of one step.
 type batch struct {
 	tokens  dataset.Tokens
-	targets int64 // valid targets
+	targets int64 // valid targets of the global batch
 	err     error
 }
 
@@ -23,8 +24,8 @@ type loader struct {
 	done        chan struct{}
 }
 
-// newLoader starts reading at step from. Its goroutine ends with close, or at the last step.
-func newLoader(ctx context.Context, s dataset.Stream, from, steps int64, size int) *loader {
+// newLoader starts reading part of each batch at step from. Its goroutine ends with close, or at the last step.
+func newLoader(ctx context.Context, s dataset.Stream, from, steps int64, part parallel.Range) *loader {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loader{make(chan *batch, 2), make(chan *batch, 2), cancel, make(chan struct{})}
 	l.free <- new(batch)
@@ -35,7 +36,10 @@ func newLoader(ctx context.Context, s dataset.Stream, from, steps int64, size in
 		for step := from; step < steps; step++ {
 			select {
 			case b := <-l.free:
-				b.err = s.Batch(ctx, step, dataset.Part{First: 0, Count: size}, &b.tokens)
+				b.err = nil
+				if part.Len() > 0 {
+					b.err = s.Batch(ctx, step, dataset.Part{First: part.Lo, Count: part.Len()}, &b.tokens)
+				}
 				if b.err == nil {
 					b.targets, b.err = s.Targets(ctx, step)
 				}
@@ -71,16 +75,18 @@ func (l *loader) close() {
 	<-l.done
 }
 
-// batchDigest is the CRC-32C of a batch's tokens and targets, little-endian.
-func batchDigest(t *dataset.Tokens) string {
-	var sum uint32
-	buf := make([]byte, 0, 4096)
-	for _, s := range [][]int32{t.Input, t.Target} {
-		for _, v := range s {
-			if buf = binary.LittleEndian.AppendUint32(buf, uint32(v)); len(buf) == cap(buf) {
-				sum, buf = crc32.Update(sum, castagnoli, buf), buf[:0]
+// batchDigest is the sum of a checksum of each sequence, so that the digests of parts add up to that of the whole,
+// wrapping: the CRC-32C of its ordinal (8 bytes), tokens and targets, little-endian.
+func batchDigest(t *dataset.Tokens) (sum uint32) {
+	buf := make([]byte, 0, 8+8*t.Length)
+	for i := range t.Seqs {
+		buf = binary.LittleEndian.AppendUint64(buf[:0], uint64(t.Ordinal[i]))
+		for _, s := range [][]int32{t.Input, t.Target} {
+			for _, v := range s[i*t.Length : (i+1)*t.Length] {
+				buf = binary.LittleEndian.AppendUint32(buf, uint32(v))
 			}
 		}
+		sum += crc32.Checksum(buf, castagnoli)
 	}
-	return fmt.Sprintf("%08x", crc32.Update(sum, castagnoli, buf))
+	return sum
 }

@@ -101,7 +101,7 @@ func (m *Model) load(ctx context.Context, c *checkpoint.Checkpoint, size int) (e
 	layout(arena, m.dev)
 	var list []stored
 	for _, q := range m.stage.Params.List {
-		list = append(list, stored{q.Name, q, q.Of(master)})
+		list = append(list, stored{q.Name, q, 0, q.Len(), q.Of(master)})
 	}
 	if err := loadTensors(ctx, c, m.dev, m.q, list); err != nil {
 		return err
@@ -119,6 +119,9 @@ func (m *Model) Evaluate(ctx context.Context, data string, sequences, size int) 
 		return Measure{}, err
 	}
 	got, err := e.evaluate(ctx, m.dev, m.stage, m.sum)
+	if err == nil {
+		err = got.conclude()
+	}
 	return got, errors.Join(err, e.stream.Close())
 }
 

@@ -154,7 +154,7 @@ func reference(t *testing.T) outcome {
 	return o
 }
 
-// stopper is an output that asks the run to stop when a line contains text.
+// stopper is an output that asks the run to stop when a line contains text. It stops after the step that comes next.
 type stopper struct {
 	text string
 	stop chan struct{}
@@ -182,7 +182,7 @@ func exitCodeOf(err error) int {
 func TestStopAndContinue(t *testing.T) {
 	want := reference(t)
 	out := t.TempDir()
-	for _, step := range []string{"step 4/20", "step 5/20", "step 13/20"} {
+	for _, step := range []string{"step 3/20", "step 5/20", "step 12/20"} {
 		s := stopAt(step)
 		err := Run(t.Context(), testJob(t, out), Options{Out: s, Stop: s.stop})
 		if exitCodeOf(err) != exitStopped {
@@ -207,7 +207,7 @@ func TestStopAndContinue(t *testing.T) {
 func TestDamagedCheckpointFallsBack(t *testing.T) {
 	want := reference(t)
 	out := t.TempDir()
-	s := stopAt("step 14/20")
+	s := stopAt("step 13/20")
 	if err := Run(t.Context(), testJob(t, out), Options{Out: s, Stop: s.stop}); exitCodeOf(err) != exitStopped {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestDamagedCheckpointFallsBack(t *testing.T) {
 
 func TestResume(t *testing.T) {
 	out := t.TempDir()
-	s := stopAt("step 3/20")
+	s := stopAt("step 2/20")
 	if err := Run(t.Context(), testJob(t, out), Options{Out: s, Stop: s.stop}); exitCodeOf(err) != exitStopped {
 		t.Fatal(err)
 	}

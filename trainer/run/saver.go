@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,9 +20,11 @@ const (
 	secondMoment = "adamw/v/"
 )
 
-// saver writes checkpoints in the background: begin copies the state at a step boundary into host memory, a goroutine
-// seals, commits and prunes. There is one save at a time; begin waits for the one before.
+// saver writes checkpoints in the background: begin copies this rank's part of the state at a step boundary into host
+// memory, a goroutine writes it; the leader's seals, commits and prunes. There is one save at a time; begin waits for the
+// one before. All ranks begin their saves after the same steps.
 type saver struct {
+	*rank
 	fs     storage.FS
 	root   string
 	commit checkpoint.Committer
@@ -29,7 +32,8 @@ type saver struct {
 	base   checkpoint.State // what is the same in every checkpoint of this process
 	event  func(format string, args ...any)
 
-	host    []checkpoint.Tensor // the snapshot, made by the first begin
+	copies  [][]byte            // the snapshot of each part of the state, made by the first begin
+	host    []checkpoint.Tensor // the same, cut into boxes
 	pending chan saved          // nil: no save is in flight
 	parent  checkpoint.Ref      // the last committed
 	stall   time.Duration       // how long training stood still since takeStall
@@ -53,38 +57,100 @@ func (s *saver) begin(ctx context.Context, w *worker) {
 	if err := s.wait(); err != nil {
 		s.event("%v; training goes on", err)
 	}
-	// The ledger must not be behind a checkpoint that seals.
-	if err := w.ledger.Sync(); err != nil {
-		s.event("save after step %d failed: %v; training goes on", w.step, err)
-		return
+	var failure error // the others begin all the same, and must learn of it
+	if s.leads() {
+		failure = w.ledger.Sync() // it must not be behind a checkpoint that seals
 	}
 	s.snapshot(w)
-	if err := w.q.Sync(ctx); err != nil {
-		s.event("save after step %d failed: %v; training goes on", w.step, err)
-		return
-	}
+	failure = errors.Join(failure, w.q.Sync(ctx))
 	st := s.base
 	st.Step, st.Parent, st.Tokens = w.step, s.parent, w.tokens
 	st.Samples = w.step * int64(w.job.Train.GlobalBatch)
 	st.OptimizerStep = w.applied
 	s.pending = make(chan saved, 1)
-	go func() { s.pending <- s.write(ctx, st) }()
+	go func() { s.pending <- s.write(ctx, st, failure) }()
 }
 
-func (s *saver) write(ctx context.Context, st checkpoint.State) (out saved) {
+// write is a save whose snapshot may have failed.
+func (s *saver) write(ctx context.Context, st checkpoint.State, failure error) (out saved) {
 	begin := time.Now()
 	out.step = st.Step
-	for _, t := range s.host {
-		out.bytes += int64(len(t.Data))
+	dir, reports, err := s.writeAll(ctx, st, failure)
+	if out.err = err; err != nil || !s.leads() {
+		return out
 	}
-	if out.ref, out.err = checkpoint.Save(ctx, s.fs, s.root, st, s.host); out.err == nil {
-		out.err = s.commit.Commit(ctx, out.ref)
+	var files []checkpoint.Files
+	for _, r := range reports {
+		out.bytes += r.Bytes
+		files = append(files, r.Files...)
 	}
+	if out.ref, out.err = checkpoint.Seal(ctx, s.fs, dir, st, files); out.err != nil {
+		checkpoint.Abandon(s.fs, dir)
+		return out
+	}
+	out.err = s.commit.Commit(ctx, out.ref)
 	out.duration = time.Since(begin)
 	if out.err == nil {
 		_, out.pruning = checkpoint.Prune(ctx, s.fs, s.root, out.ref, s.keep)
 	}
 	return out
+}
+
+// written is what a rank reports of its part of a save.
+type written struct {
+	Files []checkpoint.Files // one if it wrote
+	Bytes int64
+	Err   string
+}
+
+// writeAll has every rank write its part into a directory of the leader, which is gone if one of them failed.
+func (s *saver) writeAll(ctx context.Context, st checkpoint.State, failure error) (dir string, reports []written,
+	err error) {
+	var at struct{ Dir, Err string }
+	if s.leads() {
+		if at.Dir, err = checkpoint.Create(s.fs, s.root, st); err != nil {
+			at.Err = err.Error()
+		}
+	}
+	if err = errors.Join(err, tell(ctx, s.saves, &at)); err == nil && at.Err != "" {
+		err = errors.New(at.Err)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	var mine written
+	if writer, ok := s.writer(); ok && failure == nil {
+		var files checkpoint.Files
+		files, failure = checkpoint.Write(ctx, s.fs, at.Dir, writer, s.host)
+		mine.Files = append(mine.Files, files)
+		for _, t := range s.host {
+			mine.Bytes += int64(len(t.Data))
+		}
+	}
+	if failure != nil {
+		mine.Err = fmt.Sprintf("rank %d: %v", s.number, failure)
+	}
+	reports, err = gatherJSON(ctx, s.saves, mine)
+	for _, r := range reports {
+		if r.Err != "" && failure == nil {
+			failure = errors.New(r.Err)
+		}
+	}
+	if err = errors.Join(failure, err); err != nil && s.leads() {
+		checkpoint.Abandon(s.fs, at.Dir)
+	}
+	return at.Dir, reports, err
+}
+
+// writer numbers the ranks that write: of those that hold the same part of the state, the first.
+func (s *saver) writer() (number int, ok bool) {
+	writes := func(rank int) bool { return s.layout.ReplicaGroup(rank)[0] == rank }
+	for rank := range s.number {
+		if writes(rank) {
+			number++
+		}
+	}
+	return number, writes(s.number)
 }
 
 // poll reports a save that has ended meanwhile.
@@ -127,33 +193,51 @@ func (s *saver) takeStall() time.Duration {
 	return d
 }
 
-// snapshot copies master weights and moments into host memory.
+// snapshot copies this rank's master weights and moments into host memory, if it is to write them.
 func (s *saver) snapshot(w *worker) {
+	if _, ok := s.writer(); !ok {
+		return
+	}
 	parts := state(w.stage.Params, w.opt)
 	if s.host == nil {
 		for _, p := range parts {
-			s.host = append(s.host, checkpoint.Tensor{
-				Name: p.name, DType: p.buf.DType(), Shape: p.param.Shape, Data: make([]byte, p.buf.Bytes()),
-			})
+			data := make([]byte, p.buf.Bytes())
+			s.copies = append(s.copies, data)
+			for _, box := range p.parts(data) {
+				s.host = append(s.host, checkpoint.Tensor{
+					Name: p.name, DType: p.buf.DType(), Shape: p.param.Shape, Box: box.Box, Data: box.Data,
+				})
+			}
 		}
 	}
 	for i, p := range parts {
-		w.dev.Download(w.q, s.host[i].Data, p.buf)
+		w.dev.Download(w.q, s.copies[i], p.buf)
 	}
 }
 
-// stored is a tensor of the training state under its name in a checkpoint.
+// stored is elements [first, end) of a tensor of the training state, under its name in a checkpoint.
 type stored struct {
-	name  string
-	param llama.Param
-	buf   tensor.Buffer
+	name       string
+	param      llama.Param // that it is of, or belongs to
+	first, end int
+	buf        tensor.Buffer
 }
 
-// state is everything that a checkpoint holds of a model in training.
+// parts are the boxes of the tensor that make up p, with their elements in data.
+func (p stored) parts(data []byte) []checkpoint.Part {
+	return checkpoint.Whole(p.param.Shape).Parts(int64(p.first), int64(p.end), data)
+}
+
+// state is everything that a checkpoint holds of this rank's part of a model in training.
 func state(p *llama.Params, o *optim.AdamW) (list []stored) {
 	for _, q := range p.List {
-		list = append(list, stored{q.Name, q, q.Of(o.Master)},
-			stored{firstMoment + q.Name, q, q.Of(o.M)}, stored{secondMoment + q.Name, q, q.Of(o.V)})
+		first, end := q.Within(o.Lo, o.Hi)
+		if first == end {
+			continue
+		}
+		own := func(b tensor.Buffer) tensor.Buffer { return q.Part(b, o.Lo, first, end) }
+		list = append(list, stored{q.Name, q, first, end, own(o.Master)},
+			stored{firstMoment + q.Name, q, first, end, own(o.M)}, stored{secondMoment + q.Name, q, first, end, own(o.V)})
 	}
 	return list
 }

@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -15,8 +16,9 @@ import (
 // maxSkipped is how many steps in a row may have a loss or gradient that is not finite before the job stops.
 const maxSkipped = 3
 
-// trainStep runs step s, counted from 0: the global batch in micro-batches, the vote, the update, the ledger.
-func (w *worker) trainStep(ctx context.Context, s int64) error {
+// trainStep runs step s, counted from 0: this rank's part of the global batch in micro-batches, the exchange of gradients,
+// the vote, the update, the ledger. If stop is closed all ranks end after it.
+func (w *worker) trainStep(ctx context.Context, s int64, stop <-chan struct{}) error {
 	begin := time.Now()
 	batch, err := w.loader.next(ctx)
 	if err != nil {
@@ -25,7 +27,7 @@ func (w *worker) trainStep(ctx context.Context, s int64) error {
 	defer w.loader.release(batch)
 	wait := time.Since(begin)
 	if batch.targets == 0 {
-		return fmt.Errorf("step %d: none of its %d sequences has a target", s, batch.tokens.Seqs)
+		return fmt.Errorf("step %d: none of its %d sequences has a target", s, w.job.Train.GlobalBatch)
 	}
 
 	w.opt.Begin(w.dev, w.q)
@@ -35,33 +37,42 @@ func (w *worker) trainStep(ctx context.Context, s int64) error {
 		w.stage.Loss(w.opt.LossSum(), 1/float64(batch.targets), true)
 		w.stage.Backward()
 	}
+	digest := []int32{int32(batchDigest(&batch.tokens))}
 	lr := w.schedule.Rate(s)
+	w.reduceGradients()
+	w.vote(digest, isClosed(stop))
 	w.opt.Step(w.dev, w.q, lr, s+1)
-	var stats [4]float64
+	w.gatherWeights()
+	var stats [5]float64
 	w.dev.Download(w.q, tensor.HostBytes(tensor.HostBuffer(stats[:])), w.opt.Stats())
-	if err := w.q.Sync(ctx); err != nil {
+	if err := errors.Join(w.exchanged.Wait(ctx), w.q.Sync(ctx)); err != nil {
 		return fmt.Errorf("step %d: %w", s, err)
 	}
 
-	loss, norm, applied := stats[0]/float64(batch.targets), math.Sqrt(stats[1]), stats[3] != 0
+	loss, norm, applied := stats[0]/float64(batch.targets), math.Sqrt(stats[1]), stats[4] != 0
+	w.stop = stats[2] > 0
+	count := int64(w.job.Train.GlobalBatch)
 	rec := Record{
-		Generation: w.generation, Step: s, First: batch.tokens.Ordinal[0], Count: int64(batch.tokens.Seqs),
-		Digest: batchDigest(&batch.tokens), Applied: applied,
+		Generation: w.generation, Step: s, First: s * count, Count: count,
+		Digest: fmt.Sprintf("%08x", uint32(digest[0])), Applied: applied,
 	}
 	if !math.IsNaN(loss) && !math.IsInf(loss, 0) {
 		rec.Loss = loss
 	}
-	if err := w.ledger.Append(rec); err != nil {
-		return err
+	if w.leads() {
+		if err := w.ledger.Append(rec); err != nil {
+			return err
+		}
 	}
 	w.step = s + 1
 	if applied {
 		w.applied++
 	}
-	w.tokens += int64(len(batch.tokens.Input))
+	tokens := count * int64(w.job.Data.SequenceLength)
+	w.tokens += tokens
 	w.telemetry.Step(telemetry.Step{
 		Step: w.step, Steps: w.job.Train.Steps, Loss: loss, GradNorm: norm, LR: lr, Applied: applied,
-		Tokens: int64(len(batch.tokens.Input)), TokensSeen: w.tokens,
+		Tokens: tokens, TokensSeen: w.tokens,
 		Duration: time.Since(begin), DataWait: wait, CheckpointStall: w.saver.takeStall(),
 	})
 	w.saver.poll()

@@ -5,21 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/herdtrain/herd/collective"
 	"github.com/herdtrain/herd/dataset"
 	"github.com/herdtrain/herd/tensor"
 	"github.com/herdtrain/herd/tensor/cpu"
 	"github.com/herdtrain/herd/trainer/config"
 	"github.com/herdtrain/herd/trainer/llama"
 	"github.com/herdtrain/herd/trainer/optim"
+	"github.com/herdtrain/herd/trainer/parallel"
 	"github.com/herdtrain/herd/trainer/telemetry"
 )
 
 // worker is one rank: a device, the model on it, and the loop over the steps. It belongs to one goroutine.
 type worker struct {
+	*rank
 	job        *config.Job
 	generation int64
 
@@ -34,7 +37,7 @@ type worker struct {
 	validation *sample // nil: none
 	loader     *loader
 
-	ledger    *Ledger
+	ledger    *Ledger // the leader's; nil on other ranks
 	telemetry *telemetry.Recorder
 	saver     *saver
 
@@ -42,19 +45,24 @@ type worker struct {
 	tokens  int64 // tokens seen
 	applied int64 // updates of the weights
 	skipped int   // steps in a row that were not applied
+	stop    bool  // the ranks agreed to end after this step
+
+	exchanged collective.Work // the last exchange on the queue
 }
 
-// Plan is the memory of one rank of the job.
-func Plan(job *config.Job) *tensor.Arena {
+// Plan is the memory of a rank of the job.
+func Plan(job *config.Job, l parallel.Layout, rank int) *tensor.Arena {
 	plan := tensor.NewPlan()
-	newModel(plan, nil, job)
+	newModel(plan, nil, job, l, rank)
 	return plan
 }
 
-func newModel(a *tensor.Arena, dev tensor.Device, job *config.Job) (*llama.Stage, *optim.AdamW) {
-	size := llama.Size{Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength}
+func newModel(a *tensor.Arena, dev tensor.Device, job *config.Job, l parallel.Layout, rank int) (*llama.Stage,
+	*optim.AdamW) {
+	size := llama.Size{Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Shards: l.Shard}
 	stage := llama.NewStage(a, dev, job.Model.Config(), dtype(job), size, true)
-	o := optim.New(a, stage.Params)
+	shard := parallel.Split(stage.Params.Len, l.Shard, slices.Index(l.ShardGroup(rank), rank))
+	o := optim.New(a, stage.Params, shard.Lo, shard.Hi)
 	o.Beta1, o.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]
 	o.Eps, o.WeightDecay, o.ClipNorm = job.Optimizer.Eps, job.Optimizer.WeightDecay, job.Optimizer.ClipNorm
 	return stage, o
@@ -77,15 +85,19 @@ func newSchedule(job *config.Job) optim.Schedule {
 
 // openModel brings up the device, with the memory of the plan, and the model on it; the parameters are still zero.
 func (w *worker) openModel() error {
-	dev, err := cpu.New(cpu.Options{})
+	var o cpu.Options
+	if w.layout.Mesh.World() > 1 {
+		o.Threads = 1
+	}
+	dev, err := cpu.New(o)
 	if err != nil {
 		return err
 	}
 	w.dev, w.q = dev, dev.Queue(tensor.Compute)
-	if w.arena, err = Plan(w.job).Arena(dev); err != nil {
+	if w.arena, err = Plan(w.job, w.layout, w.number).Arena(dev); err != nil {
 		return err
 	}
-	w.stage, w.opt = newModel(w.arena, dev, w.job)
+	w.stage, w.opt = newModel(w.arena, dev, w.job, w.layout, w.number)
 	w.schedule = newSchedule(w.job)
 	return nil
 }
@@ -106,15 +118,21 @@ func (w *worker) openData(tokenizer string) (err error) {
 		if w.validation, err = openSample(w.job, v.Path, tokenizer, v.Sequences, w.job.Train.MicroBatch); err != nil {
 			return fmt.Errorf("data.validation: %w", err)
 		}
+		w.validation.part = w.share(w.validation.sequences)
 	}
 	return nil
 }
 
-// train runs the steps that are left. When stop is closed it finishes the step, saves and returns an error with exit
-// code 75.
+// share is the sequences of a global batch or of a sample that this rank computes.
+func (w *worker) share(sequences int) parallel.Range {
+	return share(w.layout, sequences, w.coord[parallel.DP])
+}
+
+// train runs the steps that are left. When stop is closed on any rank all finish the step, save and return an error with
+// exit code 75.
 func (w *worker) train(ctx context.Context, stop <-chan struct{}) error {
 	steps := w.job.Train.Steps
-	w.loader = newLoader(ctx, w.stream, w.step, steps, w.job.Train.GlobalBatch)
+	w.loader = newLoader(ctx, w.stream, w.step, steps, w.share(w.job.Train.GlobalBatch))
 	defer w.loader.close()
 	if w.step == 0 {
 		if err := w.validate(ctx); err != nil {
@@ -122,7 +140,7 @@ func (w *worker) train(ctx context.Context, stop <-chan struct{}) error {
 		}
 	}
 	for w.step < steps {
-		if err := w.trainStep(ctx, w.step); err != nil {
+		if err := w.trainStep(ctx, w.step, stop); err != nil {
 			return err
 		}
 		if v := w.job.Data.Validation; v != nil && (w.step%int64(v.Every) == 0 || w.step == steps) {
@@ -130,7 +148,7 @@ func (w *worker) train(ctx context.Context, stop <-chan struct{}) error {
 				return err
 			}
 		}
-		stopping := isClosed(stop) && w.step < steps
+		stopping := w.stop && w.step < steps
 		if every := w.job.Checkpoint.Every; stopping || w.step == steps || every > 0 && w.step%every == 0 {
 			w.saver.begin(ctx, w)
 		}
@@ -155,6 +173,14 @@ func (w *worker) validate(ctx context.Context) error {
 	}
 	begin := time.Now()
 	m, err := w.validation.evaluate(ctx, w.dev, w.stage, w.opt.LossSum())
+	if err == nil {
+		sums := tensor.HostBuffer([]float64{m.LossSum, float64(m.Targets)})
+		err = w.world.Start(nil, collective.AllReduce(sums, sums, collective.Sum)).Wait(ctx)
+		m.LossSum, m.Targets = tensor.Host[float64](sums)[0], int64(tensor.Host[float64](sums)[1])
+	}
+	if err == nil {
+		err = m.conclude()
+	}
 	if err != nil {
 		return fmt.Errorf("validation after step %d: %w", w.step, err)
 	}
@@ -173,10 +199,14 @@ func isClosed(c <-chan struct{}) bool {
 
 // openTelemetry starts the step line and the files beside it; the steps go on after w.step.
 func (w *worker) openTelemetry(ctx context.Context, o Options) (err error) {
+	if !w.leads() {
+		w.telemetry, err = telemetry.New(ctx, telemetry.Options{})
+		return err
+	}
 	out, t := w.job.Job.Output, w.job.Telemetry
 	opt := telemetry.Options{
 		Out: o.Out, Terminal: o.Terminal, Width: o.Width, Resume: w.step, Prometheus: t.Prometheus,
-		Peak: cpu.PeakFLOPS("", runtime.GOMAXPROCS(0), peakTime),
+		Peak: o.peak,
 	}
 	opt.FLOPsFull, opt.FLOPsCausal = w.job.Model.Config().FLOPs(w.job.Data.SequenceLength)
 	if t.JSONL {
@@ -187,13 +217,14 @@ func (w *worker) openTelemetry(ctx context.Context, o Options) (err error) {
 	}
 	w.telemetry, err = telemetry.New(ctx, opt)
 	if err == nil {
-		w.telemetry.Event("%s, peak %.0f GFLOP/s in fp32; memory plan %s", w.dev.Name(), opt.Peak/1e9, planLine(w.arena))
+		ranks := ""
+		if n := w.layout.Mesh.World(); n > 1 {
+			ranks = fmt.Sprintf("%d ranks (%v, zero %d), ", n, w.layout.Mesh, w.layout.Zero)
+		}
+		w.telemetry.Event("%s%s, peak %.0f GFLOP/s in fp32; memory plan %s", ranks, w.dev.Name(), opt.Peak/1e9, planLine(w.arena))
 	}
 	return err
 }
-
-// peakTime is how long the machine's peak is measured, for MFU.
-const peakTime = 20 * time.Millisecond
 
 // planLine is a memory plan in a few words.
 func planLine(a *tensor.Arena) string {

@@ -48,7 +48,7 @@ type Manifest struct {
 	Layout               *Layout                `protobuf:"bytes,18,opt,name=layout,proto3" json:"layout,omitempty"`
 	CodeVersion          string                 `protobuf:"bytes,19,opt,name=code_version,json=codeVersion,proto3" json:"code_version,omitempty"`
 	CreatedUnixNano      int64                  `protobuf:"varint,20,opt,name=created_unix_nano,json=createdUnixNano,proto3" json:"created_unix_nano,omitempty"`
-	Tensors              int64                  `protobuf:"varint,21,opt,name=tensors,proto3" json:"tensors,omitempty"` // of all writers
+	Tensors              int64                  `protobuf:"varint,21,opt,name=tensors,proto3" json:"tensors,omitempty"` // different names among the slices of all writers
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -383,7 +383,8 @@ func (x *Writer) GetIndexBlake3() []byte {
 	return nil
 }
 
-// Slice is an index's record of one box of one tensor, in the order of the data file.
+// Slice is an index's record of one box of one tensor, in the order of the data file. All slices of a name, of whatever
+// writers, have the same dtype and shape, and each element of the tensor is in exactly one.
 type Slice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`

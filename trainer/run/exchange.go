@@ -1,0 +1,48 @@
+package run
+
+import (
+	"github.com/herdtrain/herd/collective"
+	"github.com/herdtrain/herd/tensor"
+)
+
+// exchange starts ops after what is on the queue, and makes the queue wait for them. Whoever syncs the queue next asks
+// w.exchanged whether they failed.
+func (w *worker) exchange(ops ...collective.Op) {
+	w.exchanged = w.world.Start(w.q, ops...)
+	w.q.Wait(w.exchanged.Event())
+}
+
+// reduceGradients adds up the gradients of all data ranks: with ZeRO of each rank's shard there, else of all on all.
+func (w *worker) reduceGradients() {
+	grads, own := w.stage.Params.Grads, w.opt.Grads()
+	switch {
+	case w.world.Size() == 1:
+	case w.layout.Zero == 0:
+		w.exchange(collective.AllReduce(grads, grads, collective.Sum))
+	default:
+		w.exchange(collective.ReduceScatter(own, grads, collective.Sum))
+	}
+}
+
+// vote adds up what decides about the step: losses, the squared norm of the gradient, the wish to stop; and the digests
+// of the batch.
+func (w *worker) vote(digest []int32, stop bool) {
+	if w.layout.ReplicaGroup(w.number)[0] == w.number { // of each copy of the gradient, one
+		w.opt.Measure(w.dev, w.q)
+	}
+	if stop {
+		w.dev.Fill(w.q, w.opt.Vote().Slice(2, 3), 1)
+	}
+	if w.world.Size() > 1 {
+		vote, sum := w.opt.Vote(), tensor.HostBuffer(digest)
+		w.exchange(collective.AllReduce(vote, vote, collective.Sum), collective.AllReduce(sum, sum, collective.Sum))
+	}
+}
+
+// gatherWeights gives every rank the weights that others updated.
+func (w *worker) gatherWeights() {
+	if w.layout.Shard > 1 {
+		all := w.stage.Params.Weights
+		w.exchange(collective.AllGather(all, all.Slice(w.opt.Lo, w.opt.Hi)))
+	}
+}

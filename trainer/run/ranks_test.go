@@ -1,0 +1,157 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/herdtrain/herd/checkpoint"
+	"github.com/herdtrain/herd/storage"
+	"github.com/herdtrain/herd/tensor"
+	"github.com/herdtrain/herd/trainer/config"
+	"github.com/herdtrain/herd/trainer/parallel"
+)
+
+// runOn trains a job of testJob on so many ranks and returns what became of it.
+func runOn(t *testing.T, ranks int, out string, sets ...string) outcome {
+	t.Helper()
+	if err := Run(t.Context(), testJob(t, out, sets...), Options{Out: io.Discard, Ranks: ranks}); err != nil {
+		t.Fatal(err)
+	}
+	return readOutcome(t, out)
+}
+
+// near compares with the tolerances of numerics: fast. In fp32 losses are within 1e-5 of each other, and each tensor
+// within 1e-4 by norm. In bf16 a sum in another order may round another way, by 2⁻⁸, hence 2e-2 and, since Adam takes the
+// sign of small gradients, 0.1.
+func (o outcome) near(t *testing.T, want outcome, precision string) {
+	t.Helper()
+	loss, norm := 1e-5, 1e-4
+	if precision == "bf16" {
+		loss, norm = 2e-2, 0.1
+	}
+	if len(o.tensors) != len(want.tensors) || len(o.lineage) != len(want.lineage) {
+		t.Fatalf("%d tensors and %d records, want %d and %d", len(o.tensors), len(o.lineage), len(want.tensors),
+			len(want.lineage))
+	}
+	for name, b := range want.tensors {
+		x, y := floats(o.tensors[name]), floats(b)
+		var off, size float64
+		for i := range y {
+			off += (x[i] - y[i]) * (x[i] - y[i])
+			size += y[i] * y[i]
+		}
+		if !(math.Sqrt(off) <= norm*math.Sqrt(size)) {
+			t.Errorf("%s is off by %.1e of its norm", name, math.Sqrt(off/size))
+		}
+	}
+	for i, w := range want.lineage {
+		r := o.lineage[i]
+		if !(math.Abs(r.Loss-w.Loss) <= loss*w.Loss) {
+			t.Errorf("step %d: loss %v, want %v", i, r.Loss, w.Loss)
+		}
+		if r.Loss, w.Loss = 0, 0; r != w {
+			t.Errorf("the ledger says %+v, want %+v", r, w)
+		}
+	}
+}
+
+func floats(b []byte) []float64 {
+	host := make([]float32, len(b)/4)
+	copy(tensor.HostBytes(tensor.HostBuffer(host)), b)
+	x := make([]float64, len(host))
+	for i, v := range host {
+		x[i] = float64(v)
+	}
+	return x
+}
+
+// TestDataParallel wants the weights, moments, losses and the ledger of a lone rank from several, also where they do not
+// divide the batch, or have none of it.
+func TestDataParallel(t *testing.T) {
+	for _, precision := range []string{"fp32", "bf16"} {
+		sets := []string{"train.steps=5", "train.precision=" + precision}
+		want := runOn(t, 1, t.TempDir(), sets...)
+		for _, ranks := range []int{2, 3, 9} {
+			for zero := range 2 {
+				t.Run(fmt.Sprintf("%s-%d-ranks-zero-%d", precision, ranks, zero), func(t *testing.T) {
+					sets := append(slices.Clone(sets), fmt.Sprint("parallel.zero=", zero), "train.micro_batch=2")
+					runOn(t, ranks, t.TempDir(), sets...).near(t, want, precision)
+				})
+			}
+		}
+	}
+}
+
+// TestRanksRepeat wants the same bits from the same layout.
+func TestRanksRepeat(t *testing.T) {
+	runOn(t, 3, t.TempDir()).equal(t, runOn(t, 3, t.TempDir()))
+}
+
+// TestResumeElsewhere stops a job on some ranks and goes on with it on others.
+func TestResumeElsewhere(t *testing.T) {
+	sets := []string{"train.precision=fp32", "train.steps=9"}
+	want := runOn(t, 1, t.TempDir(), sets...)
+	out := t.TempDir()
+	for i, c := range []struct{ ranks, zero int }{{3, 1}, {1, 1}, {2, 1}, {2, 0}} {
+		job := testJob(t, out, append(sets, fmt.Sprint("parallel.zero=", c.zero))...)
+		s := stopAt(fmt.Sprintf("step %d/9", 2*i+1))
+		err := Run(t.Context(), job, Options{Out: s, Stop: s.stop, Ranks: c.ranks})
+		if exitCodeOf(err) != exitStopped && i < 3 || err != nil && i == 3 && exitCodeOf(err) != exitStopped {
+			t.Fatalf("%+v: %v\n%s", c, err, s.log.String())
+		}
+	}
+	runOn(t, 3, out, sets...).near(t, want, "fp32")
+}
+
+// TestRankFails wants the run to end with the error of the rank that failed, whoever waits for it.
+func TestRankFails(t *testing.T) {
+	out := t.TempDir()
+	runOn(t, 2, out, "train.steps=3")
+	root := filepath.Join(out, checkpoint.Folder)
+	head, err := checkpoint.FileCommitter{FS: storage.OS, Root: root}.Latest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Run(t.Context(), testJob(t, out, "train.steps=4"), Options{
+		Out: io.Discard, Ranks: 3, Resume: filepath.Join(root, head.Name+"-missing"),
+	})
+	if err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("error %v, want one that says that the checkpoint is not found", err)
+	}
+}
+
+func TestLayoutErrors(t *testing.T) {
+	job := testJob(t, t.TempDir(), "parallel.data=4")
+	err := Run(t.Context(), job, Options{Out: io.Discard, Ranks: 3})
+	if !errors.Is(err, parallel.ErrLayout) || exitCodeOf(err) != exitUsage ||
+		!strings.Contains(err.Error(), "4 ranks, but there are 3") {
+		t.Errorf("data 4 on 3 ranks: exit code %d, %v", exitCodeOf(err), err)
+	}
+}
+
+// TestPlanOfRanks wants the arena of every rank to be its plan, and ZeRO's shards to be a rank's part of the optimizer.
+func TestPlanOfRanks(t *testing.T) {
+	job := testJob(t, t.TempDir())
+	lone := optimizerBytes(t, job, 1, 0)
+	for rank := range 4 {
+		if got := optimizerBytes(t, job, 4, rank); got > lone/4+1024 {
+			t.Errorf("rank %d of 4 plans %d bytes for the optimizer, a lone one %d", rank, got, lone)
+		}
+	}
+}
+
+func optimizerBytes(t *testing.T, job *config.Job, ranks, rank int) int64 {
+	t.Helper()
+	l, err := Layout(job, ranks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, bytes := Plan(job, l, rank).Uses()
+	return bytes["optimizer"]
+}
