@@ -25,9 +25,9 @@ func (b Box) String() string {
 // Elements is how many elements the box has.
 func (b Box) Elements() int64 { return product(b.Extent) }
 
-// Cut gives the elements lo ≤ i < hi of the box, counted in row-major order, as boxes of the same tensor, in that order
-// and each with consecutive elements: at most 2·rank−1 of them (one of a scalar), none if lo = hi. So a flat range of
-// the elements that a rank holds can be stored. It needs 0 ≤ lo ≤ hi ≤ Elements.
+// Cut gives the elements lo ≤ i < hi of the box, counted in row-major order, as boxes of the same tensor, in that
+// order and each with consecutive elements: at most 2·rank−1 of them (one of a scalar), none if lo = hi. So a flat
+// range of the elements that a rank holds can be stored. It panics unless 0 ≤ lo ≤ hi ≤ Elements.
 func (b Box) Cut(lo, hi int64) []Box {
 	if lo < 0 || hi < lo || hi > b.Elements() {
 		panic(fmt.Sprintf("checkpoint: elements %d to %d of box %v", lo, hi, b))

@@ -1,8 +1,9 @@
-// Package checkpoint keeps the state of a training job on disk so that no crash loses it: Save, or Create, Write and Seal
-// where many processes write, makes a directory that is complete once its manifest is there (sealed), a Committer makes
-// it the one to resume from (committed), Resolve finds the newest committed one that is undamaged, Prune deletes old
-// ones. Tensors are stored as boxes that any layout may cut, and are read in any other boxes. docs/format/checkpoint.md describes the
-// files, the order in which they are written, and why a crash at any moment leaves the old or the new state whole.
+// Package checkpoint keeps the state of a training job on disk so that no crash loses it: Save, or Create, Write and
+// Seal where many processes write, makes a directory that is complete once its manifest is there (sealed), a Committer
+// makes it the one to resume from (committed), Resolve finds the newest committed one that is undamaged, Prune deletes
+// old ones. Tensors are stored in whatever boxes the ranks hold, and are read in any other boxes.
+// docs/format/checkpoint.md describes the files, the order in which they are written, and why a crash at any moment
+// leaves the old or the new state whole.
 //
 // Nothing here starts a goroutine. Functions that write must be called by one process at a time, the holder of the
 // run's lock, but for Write; reading needs no lock.

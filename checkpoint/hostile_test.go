@@ -117,6 +117,7 @@ func TestHostileIndex(t *testing.T) {
 		"slice before":         {func(s *checkpointv1.Slice) { s.Offset[0] = -1 }, "not within shape"},
 		"slice past numbers":   {func(s *checkpointv1.Slice) { s.Offset[0] = math.MaxInt64 }, "not within shape"},
 		"slice of a half":      {half, `in tensor "w": none of its 1 slices holds element [1]`},
+		"a huge tensor's bit":  {func(s *checkpointv1.Slice) { s.GlobalShape[0] = 1 << 60 }, "holds element [2]"},
 		"offset rank":          {func(s *checkpointv1.Slice) { s.Offset = nil }, "does not have the dimensions"},
 		"extent rank":          {func(s *checkpointv1.Slice) { s.Extent = []int64{2, 1} }, "does not have the dimensions"},
 		"wrong length":         {func(s *checkpointv1.Slice) { s.Length = 9 }, "9 bytes, want 8"},

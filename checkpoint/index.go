@@ -57,7 +57,7 @@ func byteSize(dt tensor.DType, shape []int64) (int64, error) {
 
 func align(n int64) int64 { return (n + alignment - 1) / alignment * alignment }
 
-// encodeIndex makes the index file of tensors that are the slices of list in one data file, in the order of their bytes.
+// encodeIndex makes the index file of tensors that are the slices of list in one data file, in the order of bytes.
 func encodeIndex(tensors []Tensor, list []Slice) ([]byte, error) {
 	records := make([][]byte, len(tensors))
 	for i, t := range tensors {

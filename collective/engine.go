@@ -150,9 +150,11 @@ func (e *engine) Start(q tensor.Queue, ops ...Op) Work {
 func (e *engine) newBatch(ops int) *batch {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b := &batch{}
+	var b *batch
 	if n := len(e.spare); n > 0 {
 		b, e.spare = e.spare[n-1], e.spare[:n-1]
+	} else {
+		b = new(batch)
 	}
 	*b = batch{made: b.made}
 	for len(b.made) < ops {

@@ -176,6 +176,6 @@ func (p *peer) connectStreams(get func(int, bool) (caller, error), overUnix bool
 		}
 		conns = append(conns, c.conn)
 	}
-	p.wire, p.link = newWire(conns, p.m.e, func(err error) { p.m.lost(p.rank, err) })
+	p.wire, p.link = newWire(conns, p.m.e, p.broken)
 	return nil
 }

@@ -2,8 +2,10 @@ package collective_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -90,4 +92,68 @@ func TestJoin(t *testing.T) {
 func TestProcesses(t *testing.T) {
 	t.Run("shared memory", func(t *testing.T) { collectivetest.RunProcesses(t, false) })
 	t.Run("tcp", func(t *testing.T) { collectivetest.RunProcesses(t, true) })
+}
+
+// TestSameHostOverTCP meets over TCP and exchanges over shared memory.
+func TestSameHostOverTCP(t *testing.T) {
+	groups := join(t, tcpConfigs(t, 3, false), collective.Options{})
+	for r, err := range collectivetest.Each(groups, func(g collective.Group) error {
+		half, err := g.Split(t.Context(), g.Rank()/2, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(half.Start(nil, collective.Barrier()).Wait(t.Context()),
+			g.Start(nil, collective.Barrier()).Wait(t.Context()), half.Close(), g.Close())
+	}) {
+		if err != nil {
+			t.Errorf("rank %d: %v", r, err)
+		}
+	}
+}
+
+// TestJoinRefuses has one rank that does not belong to the others.
+func TestJoinRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(c *collective.Config)
+		want   string
+	}{
+		"digest":     {func(c *collective.Config) { c.Digest = "another job" }, "another job"},
+		"key":        {func(c *collective.Config) { c.Key = make([]byte, collective.KeyBytes) }, "does not hold the key"},
+		"generation": {func(c *collective.Config) { c.Generation = 2 }, "generation"},
+		"streams":    {func(c *collective.Config) { c.Streams = 4 }, "4 streams"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			configs := tcpConfigs(t, 3, false)
+			c.change(&configs[2]) // it dials both others
+			groups, errs := joinAll(configs, collective.Options{}, 300*time.Millisecond)
+			if errs[2] == nil || !errors.Is(errs[2], collective.ErrRefused) || !strings.Contains(errs[2].Error(), c.want) {
+				t.Errorf("rank 2 got %v, want %q", errs[2], c.want)
+			}
+			for r, err := range errs[:2] {
+				if err == nil || !strings.Contains(err.Error(), "rank 2") {
+					t.Errorf("rank %d got %v", r, err)
+				}
+			}
+			for _, g := range groups {
+				if g != nil {
+					g.Close()
+				}
+			}
+		})
+	}
+}
+
+// TestJoinWithoutARank names who has not come.
+func TestJoinWithoutARank(t *testing.T) {
+	configs := unixConfigs(t, 3)
+	_, errs := joinAll(configs[:2], collective.Options{}, 100*time.Millisecond)
+	for r, err := range errs {
+		if err == nil || !strings.Contains(err.Error(), "rank 2: has not joined") {
+			t.Errorf("rank %d got %v", r, err)
+		}
+	}
+	if _, err := collective.Join(t.Context(), collective.Config{Streams: 3}); err == nil {
+		t.Error("3 streams were accepted")
+	}
 }

@@ -10,6 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	benchChild()
 	collectivetest.Main()
 	goleak.VerifyTestMain(m)
 }

@@ -71,6 +71,16 @@ func (p *peer) start() {
 	p.m.ended.Go(p.listen)
 }
 
+// broken hears of an error of a stream. The control connection usually says why within moments; if it does not, this is
+// the reason.
+func (p *peer) broken(err error) {
+	if errors.Is(err, ErrFrame) {
+		p.m.lost(p.rank, err)
+		return
+	}
+	time.AfterFunc(grace, func() { p.m.lost(p.rank, err) })
+}
+
 // left marks the link when the peer has said bye and nothing of it is on its way.
 func (p *peer) left() {
 	if p.bye.Load() && p.drained.Load() {

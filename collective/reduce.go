@@ -34,12 +34,8 @@ func elements[T any](b []byte) []T {
 }
 
 func reduceAs[T float32 | float64 | int32](r Reduction, dst []byte, terms [][]byte) {
-	op := add[T]
-	if r == Max {
-		op = largest[T]
-	}
 	if len(terms) == 2 {
-		op(elements[T](dst), elements[T](terms[0]), elements[T](terms[1]))
+		combine(r, elements[T](dst), elements[T](terms[0]), elements[T](terms[1]))
 		return
 	}
 	var scratch [lane]T
@@ -47,15 +43,24 @@ func reduceAs[T float32 | float64 | int32](r Reduction, dst []byte, terms [][]by
 	for i := 0; i < len(out); i += lane {
 		j := min(i+lane, len(out))
 		acc := scratch[:j-i]
-		op(acc, elements[T](terms[0])[i:j], elements[T](terms[1])[i:j])
+		combine(r, acc, elements[T](terms[0])[i:j], elements[T](terms[1])[i:j])
 		for _, t := range terms[2:last] {
-			op(acc, acc, elements[T](t)[i:j])
+			combine(r, acc, acc, elements[T](t)[i:j])
 		}
-		op(out[i:j], acc, elements[T](terms[last])[i:j])
+		combine(r, out[i:j], acc, elements[T](terms[last])[i:j])
 	}
 }
 
-// add sets dst to a + b. All have one length; dst may be a or b.
+// combine sets dst to the reduction of a and b. All have one length; dst may be a or b.
+func combine[T float32 | float64 | int32](r Reduction, dst, a, b []T) {
+	if r == Max {
+		largest(dst, a, b)
+	} else {
+		add(dst, a, b)
+	}
+}
+
+// add sets dst to a + b.
 func add[T float32 | float64 | int32](dst, a, b []T) {
 	a, b = a[:len(dst)], b[:len(dst)]
 	for len(dst) >= 8 {

@@ -61,6 +61,9 @@ func (a *Arena) Arena(d Device) (*Arena, error) {
 	return &Arena{base: base, real: true}, nil
 }
 
+// Planning says whether the buffers have no memory.
+func (a *Arena) Planning() bool { return !a.real }
+
 // Alloc hands out the next buffer: zeroed memory, or none while planning. To ask for more than was planned is a broken
 // invariant and panics.
 func (a *Arena) Alloc(use, name string, dt DType, n int) Buffer {

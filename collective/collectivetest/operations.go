@@ -22,10 +22,12 @@ func counts(short bool) []int {
 // operations runs every operation on every dtype, out of place and in place, and compares bits.
 func operations(g collective.Group, short bool) error {
 	for _, count := range counts(short) {
-		for _, c := range []func(*call) error{
-			of[float32], of[float64], of[int32], of[tensor.BFloat16],
-		} {
-			if err := c(&call{g, count}); err != nil {
+		dtypes := []func(*call) error{of[float32], of[tensor.BFloat16], of[float64], of[int32]}
+		if count > 10_000 { // where blocks begin does not depend on the kind of 4 or 8 bytes
+			dtypes = dtypes[:2]
+		}
+		for _, of := range dtypes {
+			if err := of(&call{g, count}); err != nil {
 				return err
 			}
 		}

@@ -73,9 +73,13 @@ func child(name string, short bool) error {
 	return g.Close()
 }
 
-// RunProcesses runs every case in child processes of this test binary, connected by shared memory or by TCP alone.
+// RunProcesses runs every case, in short mode the essential ones, in child processes of this test binary, connected by
+// shared memory or by TCP alone.
 func RunProcesses(t *testing.T, tcp bool) {
 	for _, c := range Cases(true) {
+		if testing.Short() && !c.Essential {
+			continue
+		}
 		t.Run(c.Name, func(t *testing.T) {
 			c.parallel(t)
 			c.processes(t, tcp)

@@ -78,9 +78,9 @@ func (l *loader) check() {
 		l.wrong("data.sequence_length", "data.sequence_length: longer than the model's sequences",
 			fmt.Sprint(j.Data.SequenceLength), fmt.Sprintf("at most model.max_length (%d)", j.Model.MaxLength))
 	}
-	if l.ok("train.global_batch", "train.micro_batch") && j.Train.GlobalBatch%j.Train.MicroBatch != 0 {
-		l.wrong("train.micro_batch", "train.micro_batch: does not divide the global batch", fmt.Sprint(j.Train.MicroBatch),
-			fmt.Sprintf("a divisor of train.global_batch (%d)", j.Train.GlobalBatch))
+	if l.ok("train.global_batch", "train.micro_batch") && j.Train.MicroBatch > j.Train.GlobalBatch {
+		l.wrong("train.micro_batch", "train.micro_batch: larger than the global batch", fmt.Sprint(j.Train.MicroBatch),
+			fmt.Sprintf("at most train.global_batch (%d)", j.Train.GlobalBatch))
 	}
 	const most = 1 << 62
 	if l.ok("train.steps", "train.global_batch", "data.sequence_length") &&

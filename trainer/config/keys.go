@@ -78,7 +78,7 @@ var keys = []key{
 		about: "optimizer steps of the whole job"},
 	{path: "train.global_batch", rule: integer(1, 1<<20), required: must, about: "sequences of a step"},
 	{path: "train.micro_batch", rule: integer(1, 1<<20), def: "1", resume: changes,
-		about: "sequences computed at once; divides global_batch"},
+		about: "sequences computed at once, at most global_batch"},
 	{path: "train.precision", rule: oneOf("bf16", "fp32"), def: "bf16", about: "type of weights and activations"},
 
 	{path: "optimizer.kind", rule: oneOf("adamw"), def: "adamw", about: "optimizer"},
@@ -115,8 +115,8 @@ var keys = []key{
 	{path: "parallel.recompute", rule: oneOf("none", "selective", "full"), now: ref(oneOf("none")), def: "none",
 		resume: changes, about: "activations to compute again in backward"},
 
-	{path: "numerics", rule: oneOf("fast", "canonical"), now: ref(oneOf("fast")), def: "fast",
-		about: "canonical: the same bits at every layout"},
+	{path: "numerics", rule: oneOf("fast", "canonical"), def: "fast",
+		about: "canonical: the same bits at every layout; slow, for proofs"},
 
 	{path: "checkpoint.every", rule: integer(0, 1<<40), def: "1000", resume: changes,
 		about: "steps between two saves; 0: only at the end"},

@@ -58,18 +58,22 @@ func (s *Stage) ffn(a activations, p layerParams) {
 func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	d, q := s.dev, s.q
 	head := s.Params.head
-	n := s.batch * s.length
-	for i := 0; i < n; i += logitsChunk {
-		j := min(i+logitsChunk, n)
+	s.eachChunk(func(i, j int) {
 		y, logits := s.work.y.RowRange(i, j), s.logits(j-i)
 		d.Gemm(q, tensor.NT, logits, y, head.mat(s.Params.Weights), false)
 		d.CrossEntropy(q, s.loss.Slice(i, j), logits, s.targets.Slice(i, j), scale, grad)
 		if grad {
-			d.Gemm(q, tensor.TN, head.mat(s.Params.Grads), logits, y, true)
+			s.gradient(head, i, j, func(_, _ int, g tensor.Buffer) {
+				d.Gemm(q, tensor.TN, tensor.Matrix(g, head.rows, head.cols), logits, y, true)
+			})
 			d.Gemm(q, tensor.NN, y, logits, head.mat(s.Params.Weights), false)
 		}
+	})
+	if loss := s.perToken(s.loss, 1); s.leaves == nil {
+		d.Sum(q, sum, loss)
+	} else {
+		s.leaves.Losses(sum, loss)
 	}
-	d.Sum(q, sum, s.loss.Slice(0, n))
 }
 
 // Logits runs the head over row i, counted over the whole micro-batch, of the output of Forward, before Backward begins.

@@ -49,6 +49,9 @@ func (p Param) Part(flat tensor.Buffer, lo, first, end int) tensor.Buffer {
 type Params struct {
 	List []Param
 	Len  int // elements of a flat array: a little more than the parameters, for alignment and equal shards
+	// SumLen is the elements of the flat array of LeafSums: as Len, and behind it the head of a model whose embedding is
+	// tied to it, whose gradients are summed apart.
+	SumLen int
 
 	Weights tensor.Buffer // x [Len], what the passes read
 	Grads   tensor.Buffer // acc [Len], what Backward adds to; zero Buffer for a model that is not trained
@@ -58,8 +61,8 @@ type Params struct {
 	norm, head span
 }
 
-// span is a matrix of the flat arrays.
-type span struct{ offset, rows, cols int }
+// span is a matrix of the flat arrays. LeafSums have its gradient at offset sum.
+type span struct{ offset, rows, cols, sum int }
 
 func (s span) of(flat tensor.Buffer) tensor.Buffer {
 	return flat.Slice(s.offset, s.offset+s.rows*s.cols)
@@ -68,6 +71,36 @@ func (s span) of(flat tensor.Buffer) tensor.Buffer {
 func (s span) mat(flat tensor.Buffer) tensor.Mat { return tensor.Matrix(s.of(flat), s.rows, s.cols) }
 
 type layerParams struct{ norm1, qkv, o, norm2, gateUp, down span }
+
+// largest is the length of the longest matrix that one product reads.
+func (p *Params) largest() int {
+	n := max(p.embed.rows*p.embed.cols, p.head.rows*p.head.cols)
+	for _, l := range p.layers {
+		for _, s := range []span{l.qkv, l.o, l.gateUp, l.down} {
+			n = max(n, s.rows*s.cols)
+		}
+	}
+	return n
+}
+
+// Sums is where in the flat array of LeafSums gradients begin, and their lengths.
+func (p *Params) Sums() map[int]int {
+	all := map[int]int{}
+	add := func(spans ...span) {
+		for _, s := range spans {
+			all[s.sum] = s.rows * s.cols
+		}
+	}
+	add(p.embed, p.norm, p.head)
+	for _, l := range p.layers {
+		add(l.norm1, l.qkv, l.o, l.norm2, l.gateUp, l.down)
+	}
+	return all
+}
+
+// TiedHead is the elements [lo, hi) of the flat arrays whose gradient is the sum of what LeafSums have at lo and at Len:
+// embedding and head; none if they are not tied.
+func (p *Params) TiedHead() (lo, hi int) { return p.embed.offset, p.embed.offset + p.SumLen - p.Len }
 
 const alignElems = tensor.Align / 2 // so that every matrix of a bf16 array starts on an aligned address
 
@@ -89,7 +122,7 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, shards in
 	// add places matrices of equal width one under another.
 	add := func(parts ...Param) span {
 		align(alignElems)
-		s := span{offset: p.Len, cols: int(parts[0].Shape[1])}
+		s := span{offset: p.Len, cols: int(parts[0].Shape[1]), sum: p.Len}
 		for _, q := range parts {
 			place(q)
 			s.rows += int(q.Shape[0])
@@ -98,7 +131,8 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, shards in
 	}
 	norm := func(name string) span {
 		align(alignElems)
-		return span{place(Param{Name: name, Shape: []int64{int64(d)}, Norm: true}), 1, d}
+		at := place(Param{Name: name, Shape: []int64{int64(d)}, Norm: true})
+		return span{at, 1, d, at}
 	}
 	// torchtitan's scheme (models/llama3: init_weights): an absolute cut at ±2 in trunc_normal_, the head at ±3σ.
 	headStd := 1 / math.Sqrt(float64(d))
@@ -130,6 +164,10 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, shards in
 		p.head = add(matrix("lm_head.weight", headStd, 3*headStd, c.Vocab, d))
 	}
 	align(alignElems * shards)
+	if p.SumLen = p.Len; c.Tied { // the head's gradient is a tree of its own
+		p.head.sum = p.Len
+		p.SumLen += p.head.rows * p.head.cols
+	}
 
 	p.Weights = a.Alloc("weights", "weights", dt, p.Len)
 	if train {

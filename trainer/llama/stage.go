@@ -27,6 +27,10 @@ type Stage struct {
 	loss tensor.Buffer // acc [n]
 	work workspace
 	dres tensor.Mat // x [n, Dim], the gradient of the residual; none when the stage only evaluates
+
+	leaves   LeafSums // of canonical numerics; nil: fast
+	leaf     tensor.Buffer
+	sequence int // of the whole batch, the first of the micro-batch in hand
 }
 
 // residual is a norm's input, x [n, Dim], and 1/rms, acc [n].
@@ -60,8 +64,12 @@ type activations struct {
 // logitsChunk bounds the logits held at a time, in tokens.
 const logitsChunk = 256
 
-// Size is the largest micro-batch of a Stage, and how many equal shards its parameters' flat arrays have: 0 is as 1.
-type Size struct{ Sequences, Length, Shards int }
+// Size is what a Stage's memory is made for.
+type Size struct {
+	Sequences, Length int      // of the largest micro-batch
+	Shards            int      // into which the parameters' flat arrays can be cut equally; 0 is as 1
+	Leaves            LeafSums // if not nil, takes the sums over tokens: canonical numerics
+}
 
 // NewStage asks for the memory of a model of weights dtype dt for micro-batches up to s. dev is nil while a is only a
 // plan; such a Stage cannot run.
@@ -110,6 +118,9 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		wide: alloc("workspace", "swiglu, dqkv, logits", dt, wide),
 	}
 	st.loss = alloc("workspace", "loss", acc, n)
+	if st.leaves = s.Leaves; s.Leaves != nil {
+		st.leaf = alloc("workspace", "leaf", acc, st.Params.largest())
+	}
 	if dev != nil {
 		st.q = dev.Queue(tensor.Compute)
 		st.uploadTable(s.Length)
@@ -133,6 +144,7 @@ func (s *Stage) uploadTable(length int) {
 // Input is a micro-batch on the host: Sequences rows of Length tokens, one after another.
 type Input struct {
 	Sequences, Length int
+	Sequence          int     // number of the first in the whole batch, for canonical numerics
 	IDs               []int32 // [Sequences·Length]
 	Targets           []int32 // the next token; negative: not a target. nil: there is no loss to compute
 	First             []int32 // index in its sequence of the first token of its document; nil: all zeros
@@ -155,7 +167,7 @@ func (s *Stage) Load(in Input) {
 	}
 	c := s.Config
 	moved := s.batch != in.Sequences || s.length != in.Length || s.shape.Offset != offset
-	s.batch, s.length, s.cache = in.Sequences, in.Length, in.Cache
+	s.batch, s.length, s.sequence, s.cache = in.Sequences, in.Length, in.Sequence, in.Cache
 	s.shape = tensor.AttentionShape{
 		Batch: in.Sequences, Length: in.Length, Keys: offset + in.Length, Offset: offset,
 		Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: c.attentionScale(), Window: c.Window,

@@ -209,6 +209,9 @@ func (l Layout) Timeline() Timeline {
 	return t
 }
 
+// ShardIndex is rank's place in its ShardGroup: which shard it holds.
+func (l Layout) ShardIndex(rank int) int { return slices.Index(l.ShardGroup(rank), rank) }
+
 // ShardGroup is the ranks that hold one copy of rank's state between them, ascending: neighbours in its group over CP
 // and DP, so that they are near each other. ReplicaGroup is those that hold the same shard.
 func (l Layout) ShardGroup(rank int) []int {

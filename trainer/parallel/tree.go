@@ -5,13 +5,15 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+
+	"github.com/herdtrain/herd/trainer/llama"
 )
 
 // Leaves of the sums of `numerics: canonical`. A sum whose terms a layout may spread over ranks is one balanced binary
 // tree over leaves that no layout changes; ranks hold whole leaves.
 const (
-	HiddenLeaves = 16 // ranges of the FFN's columns, and of the vocabulary; attention's leaves are its heads
-	TokenLeaves  = 32 // ranges of each sequence; the leaf of a token sum is sequence·TokenLeaves + range
+	HiddenLeaves = 16                // ranges of the FFN's columns, and of the vocabulary; attention's leaves are its heads
+	TokenLeaves  = llama.TokenLeaves // ranges of each sequence
 )
 
 // SplitLeaves is part i of n items in leaves of Split(n, leaves, ·), cut between leaves only: the leaves of the part,
@@ -76,15 +78,12 @@ type Counter struct {
 	sums  [][]float32
 }
 
-// NewCounter makes the counter of a tree of at most leaves leaves, for vectors of n elements.
-func NewCounter(leaves, n int) *Counter {
-	depth := bits.Len(uint(max(leaves, 1)-1)) + 1
-	c := &Counter{nodes: make([]Node, 0, depth), sums: make([][]float32, depth)}
-	flat := make([]float32, depth*n)
-	for i := range c.sums {
-		c.sums[i] = flat[i*n : (i+1)*n]
-	}
-	return c
+// CounterVectors is how many vectors the counter of a tree of at most leaves leaves holds.
+func CounterVectors(leaves int) int { return bits.Len(uint(max(leaves, 1)-1)) + 1 }
+
+// NewCounter makes a counter with the memory of CounterVectors vectors.
+func NewCounter(sums [][]float32) *Counter {
+	return &Counter{nodes: make([]Node, 0, len(sums)), sums: sums}
 }
 
 // Add adds x, the sum under node. Nodes come in ascending order and do not overlap.

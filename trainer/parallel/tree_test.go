@@ -101,10 +101,10 @@ func TestCounterIsTheTree(t *testing.T) {
 		}
 		want := treeSum(Node{Level: 8}, leaves)
 
-		owner := NewCounter(n, width)
+		owner := newCounter(n, width)
 		for range 2 { // a counter is used again
 			for _, s := range Shipments(held) {
-				part := NewCounter(s.Node.Leaves().Len(), width) // on rank s.Rank
+				part := newCounter(s.Node.Leaves().Len(), width) // on rank s.Rank
 				for i := s.Node.Leaves().Lo; i < s.Node.Leaves().Hi; i++ {
 					if !slices.ContainsFunc(held[s.Rank], func(r Range) bool { return r.Lo <= i && i < r.Hi }) {
 						t.Fatalf("rank %d ships leaf %d that it does not hold", s.Rank, i)
@@ -129,7 +129,7 @@ func TestCounterIsTheTree(t *testing.T) {
 
 // TestCounterDiffersFromRunningSum: the property above would not notice a plain sum if the tree were one.
 func TestCounterDiffersFromRunningSum(t *testing.T) {
-	c := NewCounter(4, 1)
+	c := newCounter(4, 1)
 	for i, x := range []float32{1, 0x1p-24, 0x1p-24, 0x1p-24} {
 		c.Add(Node{0, i}, []float32{x})
 	}
@@ -140,7 +140,7 @@ func TestCounterDiffersFromRunningSum(t *testing.T) {
 }
 
 func TestCounterOrder(t *testing.T) {
-	c := NewCounter(8, 1)
+	c := newCounter(8, 1)
 	c.Add(Node{1, 1}, []float32{1}) // leaves 2, 3
 	defer func() {
 		if recover() == nil {
@@ -148,4 +148,13 @@ func TestCounterOrder(t *testing.T) {
 		}
 	}()
 	c.Add(Node{0, 3}, []float32{1})
+}
+
+// newCounter makes the counter of a tree of at most leaves leaves, for vectors of n elements.
+func newCounter(leaves, n int) *Counter {
+	sums := make([][]float32, CounterVectors(leaves))
+	for i := range sums {
+		sums[i] = make([]float32, n)
+	}
+	return NewCounter(sums)
 }

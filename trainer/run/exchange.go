@@ -16,6 +16,8 @@ func (w *worker) exchange(ops ...collective.Op) {
 func (w *worker) reduceGradients() {
 	grads, own := w.stage.Params.Grads, w.opt.Grads()
 	switch {
+	case w.trees != nil:
+		w.trees.reduce(w)
 	case w.world.Size() == 1:
 	case w.layout.Zero == 0:
 		w.exchange(collective.AllReduce(grads, grads, collective.Sum))
@@ -27,15 +29,24 @@ func (w *worker) reduceGradients() {
 // vote adds up what decides about the step: losses, the squared norm of the gradient, the wish to stop; and the digests
 // of the batch.
 func (w *worker) vote(digest []int32, stop bool) {
-	if w.layout.ReplicaGroup(w.number)[0] == w.number { // of each copy of the gradient, one
+	vote, sum := w.opt.Vote(), tensor.HostBuffer(digest)
+	ops := []collective.Op{collective.AllReduce(vote, vote, collective.Sum), collective.AllReduce(sum, sum, collective.Sum)}
+	counts := w.layout.ReplicaGroup(w.number)[0] == w.number // of each copy of the gradient, one
+	switch {
+	case w.trees != nil:
+		w.trees.measure(w, counts)
+		ops = append(ops, collective.AllReduce(w.trees.limbs, w.trees.limbs, collective.Sum))
+	case counts:
 		w.opt.Measure(w.dev, w.q)
 	}
 	if stop {
 		w.dev.Fill(w.q, w.opt.Vote().Slice(2, 3), 1)
 	}
 	if w.world.Size() > 1 {
-		vote, sum := w.opt.Vote(), tensor.HostBuffer(digest)
-		w.exchange(collective.AllReduce(vote, vote, collective.Sum), collective.AllReduce(sum, sum, collective.Sum))
+		w.exchange(ops...)
+	}
+	if w.trees != nil {
+		w.dev.Fill(w.q, vote.Slice(1, 2), w.trees.norm())
 	}
 }
 

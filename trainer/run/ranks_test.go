@@ -88,6 +88,25 @@ func TestDataParallel(t *testing.T) {
 	}
 }
 
+// TestCanonical wants the bits of a lone rank, weights, moments, losses and norms, from any number of ranks, micro-batch
+// and ZeRO stage.
+func TestCanonical(t *testing.T) {
+	for _, model := range []string{"model.tied=false", "model.tied=true"} {
+		for _, precision := range []string{"fp32", "bf16"} {
+			sets := []string{"train.steps=3", "train.precision=" + precision, "numerics=canonical", model}
+			want := runOn(t, 1, t.TempDir(), sets...)
+			for i, ranks := range []int{1, 2, 3, 4, 5, 9, 16} {
+				micro, zero := 1+i%3, i%2
+				name := fmt.Sprintf("%s-%s-%d-ranks-zero-%d-micro-%d", model, precision, ranks, zero, micro)
+				t.Run(strings.ReplaceAll(name, "=", "-"), func(t *testing.T) {
+					sets := append(slices.Clone(sets), fmt.Sprint("parallel.zero=", zero), fmt.Sprint("train.micro_batch=", micro))
+					runOn(t, ranks, t.TempDir(), sets...).equal(t, want)
+				})
+			}
+		}
+	}
+}
+
 // TestRanksRepeat wants the same bits from the same layout.
 func TestRanksRepeat(t *testing.T) {
 	runOn(t, 3, t.TempDir()).equal(t, runOn(t, 3, t.TempDir()))

@@ -32,7 +32,9 @@ func (w *worker) trainStep(ctx context.Context, s int64, stop <-chan struct{}) e
 
 	w.opt.Begin(w.dev, w.q)
 	for i := 0; i < batch.tokens.Seqs; i += w.job.Train.MicroBatch {
-		w.stage.Load(microBatch(&batch.tokens, i, min(i+w.job.Train.MicroBatch, batch.tokens.Seqs)))
+		in := microBatch(&batch.tokens, i, min(i+w.job.Train.MicroBatch, batch.tokens.Seqs))
+		in.Sequence = w.share(w.job.Train.GlobalBatch).Lo + i
+		w.stage.Load(in)
 		w.stage.Forward()
 		w.stage.Loss(w.opt.LossSum(), 1/float64(batch.targets), true)
 		w.stage.Backward()

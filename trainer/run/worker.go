@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +29,7 @@ type worker struct {
 	q        tensor.Queue
 	arena    *tensor.Arena
 	stage    *llama.Stage
+	trees    *treeSums // of numerics: canonical; nil: fast
 	opt      *optim.AdamW
 	schedule optim.Schedule
 
@@ -53,19 +53,26 @@ type worker struct {
 // Plan is the memory of a rank of the job.
 func Plan(job *config.Job, l parallel.Layout, rank int) *tensor.Arena {
 	plan := tensor.NewPlan()
-	newModel(plan, nil, job, l, rank)
+	new(worker).place(plan, nil, job, l, rank)
 	return plan
 }
 
-func newModel(a *tensor.Arena, dev tensor.Device, job *config.Job, l parallel.Layout, rank int) (*llama.Stage,
-	*optim.AdamW) {
+// place asks for the memory of the model.
+func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l parallel.Layout, rank int) {
 	size := llama.Size{Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Shards: l.Shard}
-	stage := llama.NewStage(a, dev, job.Model.Config(), dtype(job), size, true)
-	shard := parallel.Split(stage.Params.Len, l.Shard, slices.Index(l.ShardGroup(rank), rank))
-	o := optim.New(a, stage.Params, shard.Lo, shard.Hi)
+	if job.Numerics == "canonical" {
+		w.trees = new(treeSums)
+		size.Leaves = w.trees
+	}
+	w.stage = llama.NewStage(a, dev, job.Model.Config(), dtype(job), size, true)
+	if w.trees != nil {
+		*w.trees = *newTreeSums(a, w.stage.Params, job, l, rank)
+	}
+	shard := shardOf(w.stage.Params, l, rank)
+	o := optim.New(a, w.stage.Params, shard.Lo, shard.Hi)
 	o.Beta1, o.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]
 	o.Eps, o.WeightDecay, o.ClipNorm = job.Optimizer.Eps, job.Optimizer.WeightDecay, job.Optimizer.ClipNorm
-	return stage, o
+	w.opt = o
 }
 
 // dtype is the storage type of weights and activations.
@@ -97,7 +104,7 @@ func (w *worker) openModel() error {
 	if w.arena, err = Plan(w.job, w.layout, w.number).Arena(dev); err != nil {
 		return err
 	}
-	w.stage, w.opt = newModel(w.arena, dev, w.job, w.layout, w.number)
+	w.place(w.arena, dev, w.job, w.layout, w.number)
 	w.schedule = newSchedule(w.job)
 	return nil
 }
