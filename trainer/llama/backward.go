@@ -2,17 +2,22 @@ package llama
 
 import "github.com/herdtrain/herd/tensor"
 
-// Backward adds the gradients of the loaded micro-batch to Params.Grads, after Forward and Loss with grad. Each line is
-// the derivative of its counterpart in Forward, in reverse order.
+// Backward adds the gradients of the loaded micro-batch to Params.Grads, after Forward, and Loss with grad just before or
+// ResidualGradient. Each line is the derivative of its counterpart in Forward, in reverse order.
 func (s *Stage) Backward() {
 	layers := s.Params.layers
-	s.normBackward(s.Params.norm, s.norm(s.last), false)
+	if s.Params.ends {
+		s.normBackward(s.Params.norm, s.norm(s.last), false)
+	}
 	for l := len(layers) - 1; l >= 0; l-- {
 		a, p := s.layer(l), layers[l]
 		s.ffnBackward(a, p)
 		s.normBackward(p.norm2, a.mid, true)
 		s.attentionBackward(a, p)
 		s.normBackward(p.norm1, a.in, true)
+	}
+	if !s.Params.begins {
+		return
 	}
 	embed, dres := s.Params.embed, s.tokens(s.dres)
 	s.gradient(embed, 0, dres.Rows, func(i, j int, g tensor.Buffer) {

@@ -8,12 +8,14 @@ import (
 
 func (c Config) attentionScale() float64 { return 1 / math.Sqrt(float64(c.HeadDim)) }
 
-// Forward runs the loaded micro-batch through the embedding, the layers and the final norm.
+// Forward runs the loaded micro-batch through the layers: from the embedding, or from Input, to Output.
 func (s *Stage) Forward() {
 	d, q, w := s.dev, s.q, s.Params.Weights
 	eps := s.Config.NormEps
 	res := s.layer(0).in
-	d.Embed(q, res.x, s.Params.embed.mat(w), s.perToken(s.ids, 1))
+	if s.Params.begins {
+		d.Embed(q, res.x, s.Params.embed.mat(w), s.perToken(s.ids, 1))
+	}
 	d.RMSNorm(q, s.y(), res.rstd, res.x, s.Params.norm1(0, w), eps)
 	for l, p := range s.Params.layers {
 		a := s.layer(l)
@@ -52,12 +54,13 @@ func (s *Stage) ffn(a activations, p layerParams) {
 	d.Gemm(q, tensor.NT, s.delta(), s.hidden(), p.down.mat(w), false)
 }
 
-// Loss runs the head over the output of Forward, in chunks of tokens, and adds the sum of the targets' losses to sum,
+// Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the targets' losses to sum,
 // F64 [1]. With grad it also begins Backward: the logits' gradient, times scale, flows into the head's weight and the
 // final norm's output.
 func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	d, q := s.dev, s.q
 	head := s.Params.head
+	s.normOutput()
 	s.eachChunk(func(i, j int) {
 		y, logits := s.work.y.RowRange(i, j), s.logits(j-i)
 		d.Gemm(q, tensor.NT, logits, y, head.mat(s.Params.Weights), false)
@@ -76,8 +79,13 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	}
 }
 
-// Logits runs the head over row i, counted over the whole micro-batch, of the output of Forward, before Backward begins.
-// The result, x [1, Vocab], lives until the next call of Logits or Loss.
+// normOutput runs the final norm. Forward has done so, but since then there may have been other micro-batches.
+func (s *Stage) normOutput() {
+	last := s.norm(s.last)
+	s.dev.RMSNorm(s.q, s.y(), last.rstd, last.x, s.Params.norm.of(s.Params.Weights), s.Config.NormEps)
+}
+
+// Logits runs the head over row i, counted over the whole micro-batch, of what Forward has just computed. The result, x [1, Vocab], lives until the next call of Logits or Loss.
 func (s *Stage) Logits(i int) tensor.Mat {
 	m := s.logits(1)
 	s.dev.Gemm(s.q, tensor.NT, m, s.work.y.RowRange(i, i+1), s.Params.head.mat(s.Params.Weights), false)
@@ -104,18 +112,21 @@ func (s *Stage) norm(r residual) residual {
 
 // norms is the norm at the entry of layer l, or the final one after the last layer.
 func (s *Stage) norms(l int) residual {
-	if l < s.Config.Layers {
+	if l < len(s.Params.layers) {
 		return s.layer(l).in
 	}
 	return s.norm(s.last)
 }
 
-// norm1 is the weight of that norm in a flat array.
+// norm1 is the weight of that norm in a flat array. Where another stage has it, it is any: the norm is computed there.
 func (p *Params) norm1(l int, flat tensor.Buffer) tensor.Buffer {
-	if l < len(p.layers) {
+	switch {
+	case l < len(p.layers):
 		return p.layers[l].norm1.of(flat)
+	case p.ends:
+		return p.norm.of(flat)
 	}
-	return p.norm.of(flat)
+	return p.layers[l-1].norm1.of(flat)
 }
 
 // split gives the Q, K and V columns of a packed matrix.

@@ -56,9 +56,10 @@ type Params struct {
 	Weights tensor.Buffer // x [Len], what the passes read
 	Grads   tensor.Buffer // acc [Len], what Backward adds to; zero Buffer for a model that is not trained
 
-	layers     []layerParams
-	embed      span
-	norm, head span
+	begins, ends bool // the model: with the embedding, with the final norm and the head
+	layers       []layerParams
+	embed        span
+	norm, head   span
 }
 
 // span is a matrix of the flat arrays. LeafSums have its gradient at offset sum.
@@ -91,7 +92,12 @@ func (p *Params) Sums() map[int]int {
 			all[s.sum] = s.rows * s.cols
 		}
 	}
-	add(p.embed, p.norm, p.head)
+	if p.begins {
+		add(p.embed)
+	}
+	if p.ends {
+		add(p.norm, p.head)
+	}
 	for _, l := range p.layers {
 		add(l.norm1, l.qkv, l.o, l.norm2, l.gateUp, l.down)
 	}
@@ -104,10 +110,10 @@ func (p *Params) TiedHead() (lo, hi int) { return p.embed.offset, p.embed.offset
 
 const alignElems = tensor.Align / 2 // so that every matrix of a bf16 array starts on an aligned address
 
-// NewParams lays out the parameters of a model, in flat arrays that can be cut into so many equal shards, and asks for
-// its weights, of dtype dt, and, when it is to be trained, its gradients.
-func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, shards int) *Params {
-	p := &Params{}
+// NewParams lays out the parameters of the layers of s, in flat arrays that can be cut into its number of equal shards,
+// and asks for their weights, of dtype dt, and, when they are to be trained, gradients.
+func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *Params {
+	p := &Params{begins: s.Lo == 0, ends: s.Hi == c.Layers}
 	d, qd, kd := c.Dim, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	place := func(q Param) int {
 		q.offset = p.Len
@@ -136,12 +142,14 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, shards in
 	}
 	// torchtitan's scheme (models/llama3: init_weights): an absolute cut at ±2 in trunc_normal_, the head at ±3σ.
 	headStd := 1 / math.Sqrt(float64(d))
-	if c.Tied { // a tied weight takes the head's draw
+	switch {
+	case !p.begins:
+	case c.Tied: // a tied weight takes the head's draw
 		p.embed = add(matrix("model.embed_tokens.weight", headStd, 3*headStd, c.Vocab, d))
-	} else {
+	default:
 		p.embed = add(matrix("model.embed_tokens.weight", 1, 2, c.Vocab, d))
 	}
-	for l := range c.Layers {
+	for l := s.Lo; l < s.Hi; l++ {
 		name := func(s string) string { return fmt.Sprintf("model.layers.%d.%s.weight", l, s) }
 		std, deep := 0.02, 0.02/math.Sqrt(2*float64(l+1))
 		var q layerParams
@@ -158,12 +166,13 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, shards in
 		q.down = add(matrix(name("mlp.down_proj"), deep, 2, d, c.FFN))
 		p.layers = append(p.layers, q)
 	}
-	p.norm = norm("model.norm.weight")
-	p.head = p.embed
-	if !c.Tied {
-		p.head = add(matrix("lm_head.weight", headStd, 3*headStd, c.Vocab, d))
+	if p.ends {
+		p.norm = norm("model.norm.weight")
+		if p.head = p.embed; !c.Tied {
+			p.head = add(matrix("lm_head.weight", headStd, 3*headStd, c.Vocab, d))
+		}
 	}
-	align(alignElems * shards)
+	align(alignElems * max(s.Shards, 1))
 	if p.SumLen = p.Len; c.Tied { // the head's gradient is a tree of its own
 		p.head.sum = p.Len
 		p.SumLen += p.head.rows * p.head.cols

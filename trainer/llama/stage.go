@@ -6,31 +6,38 @@ import (
 	"github.com/herdtrain/herd/tensor"
 )
 
-// Stage is a model with its memory for one micro-batch at a time: what Forward saves, and what Backward needs. Here it
-// holds all layers; n below is the tokens of the micro-batch, x the dtype of the weights.
+// Stage is some layers of a model, all of them or those of a pipeline's stage, with their memory: what Forward saves of
+// each micro-batch, and what Backward needs. n below is the tokens of the micro-batch, x the dtype of the weights.
 type Stage struct {
 	Config Config
 	Params *Params
 
-	dev           tensor.Device
-	q             tensor.Queue
-	batch, length int // of the micro-batch in hand
-	shape         tensor.AttentionShape
-	cache         *Cache // of its input
+	dev   tensor.Device
+	q     tensor.Queue
+	table tensor.Buffer // acc [length, HeadDim/2, 2]
+	loss  tensor.Buffer // acc [n]
+	work  workspace
+	train bool
 
-	// The micro-batch's input, I32 [n].
-	ids, targets, first, pos tensor.Buffer
-	table                    tensor.Buffer // acc [length, HeadDim/2, 2]
+	leaves LeafSums // of canonical numerics; nil: fast
+	leaf   tensor.Buffer
+
+	*microBatch // the one in hand
+	slots       []*microBatch
+}
+
+// microBatch is a micro-batch with what is saved of it.
+type microBatch struct {
+	batch, length int
+	sequence      int // number in the whole batch of its first
+	shape         tensor.AttentionShape
+	cache         *Cache
+
+	ids, targets, first, pos tensor.Buffer // I32 [n]
 
 	acts []activations // one per layer; one for all of them when the stage only evaluates
-	last residual      // the final norm
-	loss tensor.Buffer // acc [n]
-	work workspace
-	dres tensor.Mat // x [n, Dim], the gradient of the residual; none when the stage only evaluates
-
-	leaves   LeafSums // of canonical numerics; nil: fast
-	leaf     tensor.Buffer
-	sequence int // of the whole batch, the first of the micro-batch in hand
+	last residual      // the stage's output, at the end of the model the final norm
+	dres tensor.Mat    // x [n, Dim], the gradient of the residual; none when the stage only evaluates
 }
 
 // residual is a norm's input, x [n, Dim], and 1/rms, acc [n].
@@ -67,6 +74,8 @@ const logitsChunk = 256
 // Size is what a Stage's memory is made for.
 type Size struct {
 	Sequences, Length int      // of the largest micro-batch
+	Slots             int      // micro-batches that are kept at a time; 0 is as 1
+	Lo, Hi            int      // layers [Lo, Hi) of the model; Hi 0: all
 	Shards            int      // into which the parameters' flat arrays can be cut equally; 0 is as 1
 	Leaves            LeafSums // if not nil, takes the sums over tokens: canonical numerics
 }
@@ -74,43 +83,23 @@ type Size struct {
 // NewStage asks for the memory of a model of weights dtype dt for micro-batches up to s. dev is nil while a is only a
 // plan; such a Stage cannot run.
 func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s Size, train bool) *Stage {
+	if s.Hi == 0 {
+		s.Hi = c.Layers
+	}
 	n, acc := s.Sequences*s.Length, dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	st := &Stage{Config: c, Params: NewParams(a, c, dt, train, max(s.Shards, 1)), dev: dev}
+	st := &Stage{Config: c, Params: NewParams(a, c, dt, train, s), dev: dev, train: train}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
 	}
-	norm := func(name string) residual {
-		return residual{mat("activations", name+"/x", c.Dim), alloc("activations", name+"/rstd", acc, n)}
-	}
-	for _, b := range []struct {
-		name string
-		to   *tensor.Buffer
-	}{{"ids", &st.ids}, {"targets", &st.targets}, {"first", &st.first}, {"positions", &st.pos}} {
-		*b.to = alloc("input", b.name, tensor.I32, n)
-	}
 	st.table = alloc("input", "rope table", acc, s.Length*c.HeadDim)
-
-	saved := 1
-	if train {
-		saved = c.Layers
+	wide, out := n*c.FFN, n*c.Dim
+	if st.Params.ends {
+		wide = max(wide, min(n, logitsChunk)*c.Vocab)
 	}
-	for l := range saved {
-		name := fmt.Sprintf("layer %d/", l)
-		st.acts = append(st.acts, activations{
-			in: norm(name + "in"), mid: norm(name + "mid"),
-			qkv:    mat("activations", name+"qkv", qd+2*kd),
-			o:      mat("activations", name+"attention", qd),
-			lse:    alloc("activations", name+"lse", acc, n*c.Heads),
-			gateUp: mat("activations", name+"gate up", 2*c.FFN),
-		})
-	}
-	st.last = norm("final")
-	wide, out := max(n*c.FFN, min(n, logitsChunk)*c.Vocab), n*c.Dim
 	if train {
 		wide, out = max(wide, n*(qd+2*kd)), max(out, n*qd)
-		st.dres = mat("workspace", "dresidual", c.Dim)
 	}
 	st.work = workspace{
 		y:    mat("workspace", "norm", c.Dim),
@@ -121,6 +110,43 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if st.leaves = s.Leaves; s.Leaves != nil {
 		st.leaf = alloc("workspace", "leaf", acc, st.Params.largest())
 	}
+	dres := tensor.Mat{}
+	if train && st.Params.ends { // where Backward begins, it goes through one micro-batch after another
+		dres = mat("workspace", "dresidual", c.Dim)
+	}
+	for i := range max(s.Slots, 1) {
+		m := &microBatch{dres: dres}
+		name := func(s string) string { return fmt.Sprintf("micro-batch %d/%s", i, s) }
+		norm := func(s string) residual {
+			return residual{mat("activations", name(s+"/x"), c.Dim), alloc("activations", name(s+"/rstd"), acc, n)}
+		}
+		for _, b := range []struct {
+			name string
+			to   *tensor.Buffer
+		}{{"ids", &m.ids}, {"targets", &m.targets}, {"first", &m.first}, {"positions", &m.pos}} {
+			*b.to = alloc("input", name(b.name), tensor.I32, n)
+		}
+		saved := 1
+		if train {
+			saved = s.Hi - s.Lo
+		}
+		for l := range saved {
+			layer := fmt.Sprintf("layer %d/", s.Lo+l)
+			m.acts = append(m.acts, activations{
+				in: norm(layer + "in"), mid: norm(layer + "mid"),
+				qkv:    mat("activations", name(layer+"qkv"), qd+2*kd),
+				o:      mat("activations", name(layer+"attention"), qd),
+				lse:    alloc("activations", name(layer+"lse"), acc, n*c.Heads),
+				gateUp: mat("activations", name(layer+"gate up"), 2*c.FFN),
+			})
+		}
+		m.last = norm("output")
+		if train && !st.Params.ends {
+			m.dres = mat("activations", name("dresidual"), c.Dim)
+		}
+		st.slots = append(st.slots, m)
+	}
+	st.Select(0)
 	if dev != nil {
 		st.q = dev.Queue(tensor.Compute)
 		st.uploadTable(s.Length)
@@ -152,6 +178,22 @@ type Input struct {
 	Cache *Cache
 }
 
+// Select takes the micro-batch in slot i in hand, as it was left.
+func (s *Stage) Select(i int) { s.microBatch = s.slots[i] }
+
+// Input is where Forward of a stage that does not begin the model finds the residual, x [n·Dim].
+func (s *Stage) Input() tensor.Buffer { return s.flat(s.acts[0].in.x) }
+
+// Output is where Forward leaves the residual for the next stage, x [n·Dim].
+func (s *Stage) Output() tensor.Buffer { return s.flat(s.last.x) }
+
+// ResidualGradient is where Backward of a stage that does not end the model finds the gradient of its output, and where
+// it leaves that of its input, x [n·Dim].
+func (s *Stage) ResidualGradient() tensor.Buffer { return s.flat(s.dres) }
+
+// flat is the elements of the micro-batch's rows of a planned matrix.
+func (s *Stage) flat(m tensor.Mat) tensor.Buffer { return m.Buffer.Slice(0, s.batch*s.length*m.Cols) }
+
 // Load uploads a micro-batch, which must fit the Stage's Size, with the tokens of its Cache. Its slices must stay as they
 // are until the queue ran.
 func (s *Stage) Load(in Input) {
@@ -161,7 +203,7 @@ func (s *Stage) Load(in Input) {
 		in.Cache.length += n
 	}
 	if n > s.ids.Len() || (offset+in.Length)*s.Config.HeadDim > s.table.Len() || len(in.IDs) != n ||
-		in.Cache != nil && (in.Sequences != 1 || s.dres.Len() > 0) {
+		in.Cache != nil && (in.Sequences != 1 || s.train) {
 		panic(fmt.Sprintf("llama: a micro-batch of %d×%d tokens (%d ids, %d cached) for a stage of %d tokens",
 			in.Sequences, in.Length, len(in.IDs), offset, s.ids.Len()))
 	}

@@ -114,6 +114,9 @@ func (a *agent) work(ctx context.Context, generation int64, r *rank) (err error)
 	if err := w.openModel(); err != nil {
 		return err
 	}
+	if err := w.split(ctx); err != nil {
+		return err
+	}
 	w.saver = &saver{
 		rank: r, fs: a.o.FS, root: a.root, commit: a.commit, keep: a.job.Checkpoint.Keep,
 		base: a.baseState(generation, tok.Digest(), w.stream.Digest().String()),

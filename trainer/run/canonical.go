@@ -114,14 +114,14 @@ func (t *treeSums) reduce(w *worker) {
 		}
 		c.node = 0
 	}
-	for r := range w.layout.Mesh.World() {
-		own := share(w.layout, w.job.Train.GlobalBatch, w.layout.Mesh.Coord(r)[parallel.DP])
+	for r := range w.data.Size() {
+		own := share(w.layout, w.job.Train.GlobalBatch, r)
 		for k, n := range parallel.Subtrees(parallel.Range{Lo: own.Lo * llama.TokenLeaves, Hi: own.Hi * llama.TokenLeaves}) {
 			x := t.buf
-			if r == w.number {
+			if r == w.data.Rank() {
 				x = t.sums[k]
 			}
-			w.exchange(collective.Broadcast(tensor.HostBuffer(x), r))
+			w.exchange(w.data, collective.Broadcast(tensor.HostBuffer(x), r))
 			rest := copy(t.part, x[t.shard.Lo:t.shard.Hi])
 			if lo, _ := t.params.TiedHead(); t.tied.Len() > 0 {
 				copy(t.part[rest:], x[t.params.Len+t.tied.Lo-lo:])

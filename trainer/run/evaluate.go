@@ -2,13 +2,13 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
 	"github.com/herdtrain/herd/dataset"
 	"github.com/herdtrain/herd/tensor"
 	"github.com/herdtrain/herd/trainer/config"
-	"github.com/herdtrain/herd/trainer/llama"
 	"github.com/herdtrain/herd/trainer/parallel"
 )
 
@@ -46,26 +46,26 @@ func openSample(job *config.Job, path, tokenizer string, sequences, batch int) (
 }
 
 // evaluate adds up the losses of the part of the sample that is evaluated here: LossSum and Targets of a Measure. sum is
-// F64 [1], overwritten.
-func (e *sample) evaluate(ctx context.Context, dev tensor.Device, stage *llama.Stage, sum tensor.Buffer) (Measure, error) {
+// F64 [1], overwritten. In a pipeline only the last stage has them.
+func (e *sample) evaluate(ctx context.Context, dev tensor.Device, x *parallel.Executor, sum tensor.Buffer) (Measure,
+	error) {
 	q := dev.Queue(tensor.Compute)
 	dev.Fill(q, sum, 0)
 	m := Measure{Sequences: e.sequences}
 	var tokens dataset.Tokens
+	last := x.Index == len(x.Ranks)-1
 	for i := e.part.Lo; i < e.part.Hi; i += e.batch {
 		part := dataset.Part{First: i, Count: min(e.batch, e.part.Hi-i)}
 		if err := e.stream.Batch(ctx, 0, part, &tokens); err != nil {
 			return m, err
 		}
-		stage.Load(microBatch(&tokens, 0, tokens.Seqs))
-		stage.Forward()
-		stage.Loss(sum, 0, false)
+		work := x.Evaluate(microBatch(&tokens, 0, tokens.Seqs), sum)
 		for _, t := range tokens.Target {
-			if t >= 0 {
+			if t >= 0 && last {
 				m.Targets++
 			}
 		}
-		if err := q.Sync(ctx); err != nil { // tokens is used again
+		if err := errors.Join(work.Wait(ctx), q.Sync(ctx)); err != nil { // tokens is used again
 			return m, err
 		}
 	}

@@ -6,9 +6,9 @@ import (
 )
 
 // exchange starts ops after what is on the queue, and makes the queue wait for them. Whoever syncs the queue next asks
-// w.exchanged whether they failed.
-func (w *worker) exchange(ops ...collective.Op) {
-	w.exchanged = w.world.Start(w.q, ops...)
+// w.exchanged whether they failed; a failure of one Group fails the others.
+func (w *worker) exchange(g collective.Group, ops ...collective.Op) {
+	w.exchanged = g.Start(w.q, ops...)
 	w.q.Wait(w.exchanged.Event())
 }
 
@@ -18,11 +18,11 @@ func (w *worker) reduceGradients() {
 	switch {
 	case w.trees != nil:
 		w.trees.reduce(w)
-	case w.world.Size() == 1:
+	case w.data.Size() == 1:
 	case w.layout.Zero == 0:
-		w.exchange(collective.AllReduce(grads, grads, collective.Sum))
+		w.exchange(w.data, collective.AllReduce(grads, grads, collective.Sum))
 	default:
-		w.exchange(collective.ReduceScatter(own, grads, collective.Sum))
+		w.exchange(w.data, collective.ReduceScatter(own, grads, collective.Sum))
 	}
 }
 
@@ -43,7 +43,7 @@ func (w *worker) vote(digest []int32, stop bool) {
 		w.dev.Fill(w.q, w.opt.Vote().Slice(2, 3), 1)
 	}
 	if w.world.Size() > 1 {
-		w.exchange(ops...)
+		w.exchange(w.world, ops...)
 	}
 	if w.trees != nil {
 		w.dev.Fill(w.q, vote.Slice(1, 2), w.trees.norm())
@@ -54,6 +54,6 @@ func (w *worker) vote(digest []int32, stop bool) {
 func (w *worker) gatherWeights() {
 	if w.layout.Shard > 1 {
 		all := w.stage.Params.Weights
-		w.exchange(collective.AllGather(all, all.Slice(w.opt.Lo, w.opt.Hi)))
+		w.exchange(w.data, collective.AllGather(all, all.Slice(w.opt.Lo, w.opt.Hi)))
 	}
 }

@@ -20,6 +20,9 @@ func Layout(job *config.Job, ranks int) (parallel.Layout, error) {
 		GlobalBatch: job.Train.GlobalBatch, MicroBatch: job.Train.MicroBatch, SequenceLength: job.Data.SequenceLength,
 		Canonical: job.Numerics == "canonical",
 	}, ranks, job.Model.Config())
+	if err == nil && p.Pipeline > 1 && job.Model.Tied {
+		err = fmt.Errorf("%w: pipeline %d of a model with tied embeddings is not supported yet", parallel.ErrLayout, p.Pipeline)
+	}
 	if err != nil {
 		err = &exitError{exitUsage, fmt.Errorf("parallel: %w", err)}
 	}

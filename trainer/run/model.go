@@ -13,6 +13,7 @@ import (
 	"github.com/herdtrain/herd/tensor/cpu"
 	"github.com/herdtrain/herd/trainer/config"
 	"github.com/herdtrain/herd/trainer/llama"
+	"github.com/herdtrain/herd/trainer/parallel"
 )
 
 // Model is a trained model to evaluate or to generate with. It belongs to one goroutine.
@@ -118,7 +119,7 @@ func (m *Model) Evaluate(ctx context.Context, data string, sequences, size int) 
 	if err != nil {
 		return Measure{}, err
 	}
-	got, err := e.evaluate(ctx, m.dev, m.stage, m.sum)
+	got, err := e.evaluate(ctx, m.dev, &parallel.Executor{Stage: m.stage, Queue: m.q, Ranks: []int{0}}, m.sum)
 	if err == nil {
 		err = got.conclude()
 	}

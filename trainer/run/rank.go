@@ -19,12 +19,14 @@ const (
 	saveTimeout = time.Hour
 )
 
-// rank is the place of a worker among all of the run, and its Groups: one for the goroutine that trains, one for saves.
+// rank is the place of a worker among all of the run, and its Groups: two for the goroutine that trains, of all ranks and
+// of those that have the same parameters, and one for saves.
 type rank struct {
 	number int
 	layout parallel.Layout
 	coord  parallel.Coord
 	world  collective.Group
+	data   collective.Group // nil until split
 	saves  collective.Group
 }
 
@@ -34,10 +36,19 @@ func (r *rank) leads() bool { return r.number == 0 }
 // abort fails both Groups on every rank, so that none waits for one that gave up.
 func (r *rank) abort(cause error) {
 	r.world.Abort(cause)
+	if r.data != nil {
+		r.data.Abort(cause)
+	}
 	r.saves.Abort(cause)
 }
 
-func (r *rank) close() error { return errors.Join(r.world.Close(), r.saves.Close()) }
+func (r *rank) close() error {
+	var err error
+	if r.data != nil {
+		err = r.data.Close()
+	}
+	return errors.Join(err, r.world.Close(), r.saves.Close())
+}
 
 // localRanks are the ranks of a run whose ranks are goroutines of this process.
 func localRanks(l parallel.Layout) []*rank {
@@ -46,7 +57,7 @@ func localRanks(l parallel.Layout) []*rank {
 	saves := collective.NewLocal(n, collective.Options{Name: "saves", Timeout: saveTimeout})
 	ranks := make([]*rank, n)
 	for i := range ranks {
-		ranks[i] = &rank{i, l, l.Mesh.Coord(i), world[i], saves[i]}
+		ranks[i] = &rank{number: i, layout: l, coord: l.Mesh.Coord(i), world: world[i], saves: saves[i]}
 	}
 	return ranks
 }

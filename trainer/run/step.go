@@ -10,6 +10,7 @@ import (
 	"github.com/herdtrain/herd/dataset"
 	"github.com/herdtrain/herd/tensor"
 	"github.com/herdtrain/herd/trainer/llama"
+	"github.com/herdtrain/herd/trainer/parallel"
 	"github.com/herdtrain/herd/trainer/telemetry"
 )
 
@@ -31,15 +32,11 @@ func (w *worker) trainStep(ctx context.Context, s int64, stop <-chan struct{}) e
 	}
 
 	w.opt.Begin(w.dev, w.q)
-	for i := 0; i < batch.tokens.Seqs; i += w.job.Train.MicroBatch {
-		in := microBatch(&batch.tokens, i, min(i+w.job.Train.MicroBatch, batch.tokens.Seqs))
-		in.Sequence = w.share(w.job.Train.GlobalBatch).Lo + i
-		w.stage.Load(in)
-		w.stage.Forward()
-		w.stage.Loss(w.opt.LossSum(), 1/float64(batch.targets), true)
-		w.stage.Backward()
+	w.runBatch(batch)
+	digest := []int32{0}
+	if w.coord[parallel.PP] == 0 { // one rank of each pipeline
+		digest[0] = int32(batchDigest(&batch.tokens))
 	}
-	digest := []int32{int32(batchDigest(&batch.tokens))}
 	lr := w.schedule.Rate(s)
 	w.reduceGradients()
 	w.vote(digest, isClosed(stop))

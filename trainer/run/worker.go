@@ -28,7 +28,9 @@ type worker struct {
 	dev      tensor.Device
 	q        tensor.Queue
 	arena    *tensor.Arena
+	plan     stagePlan
 	stage    *llama.Stage
+	pipeline *parallel.Executor
 	trees    *treeSums // of numerics: canonical; nil: fast
 	opt      *optim.AdamW
 	schedule optim.Schedule
@@ -59,7 +61,11 @@ func Plan(job *config.Job, l parallel.Layout, rank int) *tensor.Arena {
 
 // place asks for the memory of the model.
 func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l parallel.Layout, rank int) {
-	size := llama.Size{Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Shards: l.Shard}
+	w.plan = planStage(job, l, rank)
+	size := llama.Size{
+		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Slots: w.plan.slots,
+		Lo: w.plan.layers.Lo, Hi: w.plan.layers.Hi, Shards: l.Shard,
+	}
 	if job.Numerics == "canonical" {
 		w.trees = new(treeSums)
 		size.Leaves = w.trees
@@ -179,7 +185,7 @@ func (w *worker) validate(ctx context.Context) error {
 		return nil
 	}
 	begin := time.Now()
-	m, err := w.validation.evaluate(ctx, w.dev, w.stage, w.opt.LossSum())
+	m, err := w.validation.evaluate(ctx, w.dev, w.pipeline, w.opt.LossSum())
 	if err == nil {
 		sums := tensor.HostBuffer([]float64{m.LossSum, float64(m.Targets)})
 		err = w.world.Start(nil, collective.AllReduce(sums, sums, collective.Sum)).Wait(ctx)
