@@ -168,7 +168,10 @@ func (t *training) place(a *tensor.Arena, dev tensor.Device, job *config.Job) {
 	if job.Train.Precision == "bf16" {
 		dt = tensor.BF16
 	}
-	size := llama.Size{Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength}
+	size := llama.Size{
+		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength,
+		Recompute: llama.Recomputes[job.Parallel.Recompute],
+	}
 	t.stage = llama.NewStage(a, dev, job.Model.Config(), dt, size, true)
 	t.opt = optim.New(a, t.stage.Params, 0, t.stage.Params.Len)
 	t.opt.Beta1, t.opt.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]

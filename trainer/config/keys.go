@@ -112,8 +112,8 @@ var keys = []key{
 		about: "ZeRO stage; with one data rank 1 is as 0"},
 	{path: "parallel.pipeline_schedule", rule: oneOf("1f1b", "gpipe", "interleaved", "zb-h1"), now: ref(oneOf("1f1b", "gpipe")),
 		def: "1f1b", resume: changes, about: "order of a pipeline's work"},
-	{path: "parallel.recompute", rule: oneOf("none", "selective", "full"), now: ref(oneOf("none")), def: "none",
-		resume: changes, about: "activations to compute again in backward"},
+	{path: "parallel.recompute", rule: oneOf("none", "selective", "full"), def: "none",
+		resume: changes, about: "what to compute again in backward: selective is gate and up, full each layer from its input"},
 
 	{path: "numerics", rule: oneOf("fast", "canonical"), def: "fast",
 		about: "canonical: the same bits at every layout; slow, for proofs"},

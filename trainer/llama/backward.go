@@ -11,6 +11,7 @@ func (s *Stage) Backward() {
 	}
 	for l := len(layers) - 1; l >= 0; l-- {
 		a, p := s.layer(l), layers[l]
+		s.recompute(l, a, p)
 		s.ffnBackward(a, p)
 		s.normBackward(p.norm2, a.mid, true)
 		s.attentionBackward(a, p)
@@ -23,6 +24,22 @@ func (s *Stage) Backward() {
 	s.gradient(embed, 0, dres.Rows, func(i, j int, g tensor.Buffer) {
 		s.dev.EmbedBackward(s.q, tensor.Matrix(g, embed.rows, embed.cols), dres.RowRange(i, j), s.ids.Slice(i, j))
 	})
+}
+
+// recompute computes again what Forward did not save of layer l.
+func (s *Stage) recompute(l int, a activations, p layerParams) {
+	d, q, w, eps := s.dev, s.q, s.Params.Weights, s.Config.NormEps
+	switch s.again {
+	case RecomputeNone:
+		return
+	case RecomputeFFN:
+		d.RMSNorm(q, s.y(), a.mid.rstd, a.mid.x, p.norm2.of(w), eps)
+	case RecomputeLayer:
+		d.RMSNorm(q, s.y(), a.in.rstd, a.in.x, p.norm1.of(w), eps)
+		s.attention(l, a, p)
+		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), p.norm2.of(w), eps)
+	}
+	d.Gemm(q, tensor.NT, a.gateUp, s.y(), p.gateUp.mat(w), false)
 }
 
 // ffnBackward turns the gradient of delta, which is that of the residual, into that of the normed mid residual.

@@ -18,6 +18,7 @@ type Stage struct {
 	loss  tensor.Buffer // acc [n]
 	work  workspace
 	train bool
+	again Recompute
 
 	leaves LeafSums // of canonical numerics; nil: fast
 	leaf   tensor.Buffer
@@ -59,7 +60,22 @@ type workspace struct {
 	wide tensor.Buffer
 }
 
-// activations are what a layer saves.
+// Recompute is what Backward computes again instead of Forward saving it. In any case the norms, SwiGLU and the
+// probabilities of attention are.
+type Recompute int
+
+// RecomputeFFN computes gate and up again, the largest part; RecomputeLayer everything from the layer's input on. What is
+// computed again has the same bits.
+const (
+	RecomputeNone Recompute = iota
+	RecomputeFFN
+	RecomputeLayer
+)
+
+// Recomputes are by their words in a job file.
+var Recomputes = map[string]Recompute{"none": RecomputeNone, "selective": RecomputeFFN, "full": RecomputeLayer}
+
+// activations are what a layer saves. Parts that are computed again all layers have in common.
 type activations struct {
 	in, mid residual      // before attention, before the FFN
 	qkv     tensor.Mat    // x [n, (Heads+2·KVHeads)·HeadDim], rotated
@@ -73,9 +89,10 @@ const logitsChunk = 256
 
 // Size is what a Stage's memory is made for.
 type Size struct {
-	Sequences, Length int      // of the largest micro-batch
-	Slots             int      // micro-batches that are kept at a time; 0 is as 1
-	Lo, Hi            int      // layers [Lo, Hi) of the model; Hi 0: all
+	Sequences, Length int // of the largest micro-batch
+	Slots             int // micro-batches that are kept at a time; 0 is as 1
+	Lo, Hi            int // layers [Lo, Hi) of the model; Hi 0: all
+	Recompute         Recompute
 	Shards            int      // into which the parameters' flat arrays can be cut equally; 0 is as 1
 	Leaves            LeafSums // if not nil, takes the sums over tokens: canonical numerics
 }
@@ -88,7 +105,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	}
 	n, acc := s.Sequences*s.Length, dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	st := &Stage{Config: c, Params: NewParams(a, c, dt, train, s), dev: dev, train: train}
+	st := &Stage{Config: c, Params: NewParams(a, c, dt, train, s), dev: dev, train: train, again: s.Recompute}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
@@ -114,12 +131,26 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if train && st.Params.ends { // where Backward begins, it goes through one micro-batch after another
 		dres = mat("workspace", "dresidual", c.Dim)
 	}
+	norm := func(use, name string) residual {
+		return residual{mat(use, name+"/x", c.Dim), alloc(use, name+"/rstd", acc, n)}
+	}
+	// What is saved of a layer beside its input, in two parts.
+	attention := func(use, name string, a *activations) {
+		a.mid = norm(use, name+"mid")
+		a.qkv, a.o = mat(use, name+"qkv", qd+2*kd), mat(use, name+"attention", qd)
+		a.lse = alloc(use, name+"lse", acc, n*c.Heads)
+	}
+	ffn := func(use, name string, a *activations) { a.gateUp = mat(use, name+"gate up", 2*c.FFN) }
+	var common activations
+	if s.Recompute >= RecomputeFFN {
+		ffn("workspace", "", &common)
+	}
+	if s.Recompute >= RecomputeLayer {
+		attention("workspace", "", &common)
+	}
 	for i := range max(s.Slots, 1) {
 		m := &microBatch{dres: dres}
 		name := func(s string) string { return fmt.Sprintf("micro-batch %d/%s", i, s) }
-		norm := func(s string) residual {
-			return residual{mat("activations", name(s+"/x"), c.Dim), alloc("activations", name(s+"/rstd"), acc, n)}
-		}
 		for _, b := range []struct {
 			name string
 			to   *tensor.Buffer
@@ -131,16 +162,17 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 			saved = s.Hi - s.Lo
 		}
 		for l := range saved {
-			layer := fmt.Sprintf("layer %d/", s.Lo+l)
-			m.acts = append(m.acts, activations{
-				in: norm(layer + "in"), mid: norm(layer + "mid"),
-				qkv:    mat("activations", name(layer+"qkv"), qd+2*kd),
-				o:      mat("activations", name(layer+"attention"), qd),
-				lse:    alloc("activations", name(layer+"lse"), acc, n*c.Heads),
-				gateUp: mat("activations", name(layer+"gate up"), 2*c.FFN),
-			})
+			layer, a := name(fmt.Sprintf("layer %d/", s.Lo+l)), common
+			a.in = norm("activations", layer+"in")
+			if s.Recompute < RecomputeLayer {
+				attention("activations", layer, &a)
+			}
+			if s.Recompute < RecomputeFFN {
+				ffn("activations", layer, &a)
+			}
+			m.acts = append(m.acts, a)
 		}
-		m.last = norm("output")
+		m.last = norm("activations", name("output"))
 		if train && !st.Params.ends {
 			m.dres = mat("activations", name("dresidual"), c.Dim)
 		}

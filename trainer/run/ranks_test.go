@@ -125,8 +125,9 @@ func TestPipeline(t *testing.T) {
 			schedule, micro := []string{"1f1b", "gpipe"}[i%2], 1+i%3
 			name := fmt.Sprintf("%s-%d-ranks-%d-stages-%s-micro-%d", numerics, c.ranks, c.stages, schedule, micro)
 			t.Run(name, func(t *testing.T) {
+				recompute := []string{"none", "selective", "full"}[i%3]
 				got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.pipeline=", c.stages),
-					"parallel.pipeline_schedule="+schedule, fmt.Sprint("train.micro_batch=", micro))...)
+					"parallel.recompute="+recompute, "parallel.pipeline_schedule="+schedule, fmt.Sprint("train.micro_batch=", micro))...)
 				if numerics == "fast" {
 					got.near(t, want, "fp32")
 				} else {
@@ -135,6 +136,31 @@ func TestPipeline(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestRecompute wants the same bits with less memory.
+func TestRecompute(t *testing.T) {
+	want := runOn(t, 1, t.TempDir(), "train.steps=3")
+	last := activationBytes(t, "none")
+	for _, recompute := range []string{"selective", "full"} {
+		runOn(t, 1, t.TempDir(), "train.steps=3", "parallel.recompute="+recompute).equal(t, want)
+		got := activationBytes(t, recompute)
+		if got >= last {
+			t.Errorf("%s plans %d bytes for activations, what saves more %d", recompute, got, last)
+		}
+		last = got
+	}
+}
+
+func activationBytes(t *testing.T, recompute string) int64 {
+	t.Helper()
+	job := testJob(t, t.TempDir(), "parallel.recompute="+recompute)
+	l, err := Layout(job, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, bytes := Plan(job, l, 0).Uses()
+	return bytes["activations"] + bytes["workspace"]
 }
 
 // TestRanksRepeat wants the same bits from the same layout.

@@ -64,7 +64,7 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 	w.plan = planStage(job, l, rank)
 	size := llama.Size{
 		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Slots: w.plan.slots,
-		Lo: w.plan.layers.Lo, Hi: w.plan.layers.Hi, Shards: l.Shard,
+		Lo: w.plan.layers.Lo, Hi: w.plan.layers.Hi, Shards: l.Shard, Recompute: llama.Recomputes[job.Parallel.Recompute],
 	}
 	if job.Numerics == "canonical" {
 		w.trees = new(treeSums)
