@@ -3,12 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/herdtrain/herd/tensor"
 	"github.com/herdtrain/herd/trainer/config"
 )
 
@@ -82,87 +80,6 @@ func newConfigVerdict(path string, job *config.Job, err error) configVerdict {
 		v.Faults = faults.List
 	}
 	return v
-}
-
-func newConfigExplainCommand() *cobra.Command {
-	var flags configFlags
-	cmd := &cobra.Command{
-		Use:   "explain --config FILE",
-		Short: "Print every value in force and where it came from, the model's size and the memory plan",
-		Example: `  trainer config explain --config configs/llama3-debug.yaml
-  trainer config explain --config configs/llama3-8b.yaml --set data.sequence_length=4096 --json`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			job, err := config.Load(flags.path, flags.sets)
-			if err != nil {
-				return err
-			}
-			plan, err := memoryPlan(job)
-			if err != nil {
-				return fmt.Errorf("plan the memory of %s: %w", flags.path, err)
-			}
-			e := explain(job, plan)
-			if flags.asJSON {
-				return printJSON(cmd.OutOrStdout(), e)
-			}
-			return e.print(cmd.OutOrStdout())
-		},
-	}
-	flags.add(cmd)
-	return cmd
-}
-
-// explanation is what explain prints.
-type explanation struct {
-	Values        []config.Value `json:"values"`
-	Parameters    int64          `json:"parameters"`
-	TokensPerStep int64          `json:"tokens_per_step"`
-	Tokens        int64          `json:"tokens"` // of the whole job
-	FLOPs         struct {
-		Causal float64 `json:"causal"`
-		Full   float64 `json:"full"`
-	} `json:"flops_per_token"` // to train on it, without recomputation
-	Memory      []memoryUse `json:"memory"`
-	MemoryBytes int64       `json:"memory_bytes"` // of one rank
-}
-
-type memoryUse struct {
-	Use   string `json:"use"`
-	Bytes int64  `json:"bytes"`
-}
-
-func explain(job *config.Job, plan *tensor.Arena) explanation {
-	model := job.Model.Config()
-	e := explanation{
-		Values:        job.Explain(),
-		Parameters:    model.Parameters(),
-		TokensPerStep: int64(job.Train.GlobalBatch) * int64(job.Data.SequenceLength),
-		MemoryBytes:   plan.Bytes(),
-	}
-	e.Tokens = job.Train.Steps * e.TokensPerStep
-	e.FLOPs.Full, e.FLOPs.Causal = model.FLOPs(job.Data.SequenceLength)
-	uses, bytes := plan.Uses()
-	for _, use := range uses {
-		e.Memory = append(e.Memory, memoryUse{use, bytes[use]})
-	}
-	return e
-}
-
-func (e explanation) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, v := range e.Values {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", v.Path, v.Value, v.From)
-	}
-	fmt.Fprintf(w, "\nparameters\t%d\n", e.Parameters)
-	fmt.Fprintf(w, "tokens per step\t%d\n", e.TokensPerStep)
-	fmt.Fprintf(w, "tokens of the job\t%d\n", e.Tokens)
-	fmt.Fprintf(w, "FLOPs per token, causal\t%.0f\n", e.FLOPs.Causal)
-	fmt.Fprintf(w, "FLOPs per token, full attention\t%.0f\n", e.FLOPs.Full)
-	fmt.Fprintf(w, "\nmemory of a rank\tbytes\tMiB\n")
-	for _, m := range append(e.Memory, memoryUse{"all", e.MemoryBytes}) {
-		fmt.Fprintf(w, "%s\t%d\t%.1f\n", m.Use, m.Bytes, float64(m.Bytes)/(1<<20))
-	}
-	return w.Flush()
 }
 
 func newConfigDiffCommand() *cobra.Command {

@@ -42,47 +42,6 @@ func TestConfigValidate(t *testing.T) {
 	}
 }
 
-func TestConfigExplain(t *testing.T) {
-	code, out, errs := configCommand(t, "explain", "--config", debugJob, "--set", "train.steps=500")
-	if code != 0 {
-		t.Fatalf("exit code %d, %s", code, errs)
-	}
-	lines := map[string]bool{}
-	for line := range strings.Lines(out) {
-		lines[strings.Join(strings.Fields(line), " ")] = true
-	}
-	for _, want := range []string{
-		"model.dim 128 preset llama3-debug",
-		"train.steps 500 --set train.steps",
-		"train.global_batch 16 " + debugJob + ":10:35",
-		"schedule.decay_steps 0 default",
-		"parameters 1049728",
-		"tokens per step 2048",
-		"tokens of the job 1024000",
-		"FLOPs per token, causal 5905152",
-		"FLOPs per token, full attention 6298368",
-		"memory of a rank bytes MiB",
-	} {
-		if !lines[want] {
-			t.Errorf("no line %q in\n%s", want, out)
-		}
-	}
-
-	_, out, _ = configCommand(t, "explain", "--config", debugJob, "--json")
-	var e explanation
-	if err := json.Unmarshal([]byte(out), &e); err != nil {
-		t.Fatal(err)
-	}
-	var sum int64
-	for _, m := range e.Memory {
-		sum += m.Bytes
-	}
-	if e.Parameters != 1_049_728 || e.Tokens != 819_200 || e.FLOPs.Full != 6_298_368 || len(e.Values) < 50 ||
-		sum == 0 || sum != e.MemoryBytes {
-		t.Errorf("got %+v", e)
-	}
-}
-
 func TestConfigDiff(t *testing.T) {
 	args := []string{"diff", debugJob, debugJob, "--set", "optimizer.lr=1e-4", "--set", "device=cpu"}
 	code, out, errs := configCommand(t, args...)
