@@ -3,11 +3,11 @@ package collective_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,30 +23,34 @@ const (
 	bandwidthElements = 16 << 20 // 64 MiB
 )
 
-// benchBody is what both processes of a benchmark do; op 0 of the loop tells the other one whether there is another round.
+// benchBody is an operation on a buffer of so many elements.
 type benchBody struct {
 	elements int
-	op       func(dst, src tensor.Buffer) collective.Op
-	dst, src int // elements of each, as parts of elements
+	op       func(g collective.Group, b tensor.Buffer) collective.Op
+}
+
+// allReduce and allGather are in place, as gradients are reduced and weights gathered.
+func allReduce(_ collective.Group, b tensor.Buffer) collective.Op {
+	return collective.AllReduce(b, b, collective.Sum)
+}
+
+func allGather(g collective.Group, b tensor.Buffer) collective.Op {
+	n := b.Len() / g.Size()
+	return collective.AllGather(b, b.Slice(g.Rank()*n, (g.Rank()+1)*n))
 }
 
 var benchBodies = map[string]benchBody{
-	"all-reduce": {bandwidthElements, func(dst, src tensor.Buffer) collective.Op {
-		return collective.AllReduce(dst, src, collective.Sum)
-	}, 1, 1},
-	"all-gather": {bandwidthElements, collective.AllGather, 1, 2},
-	"small all-reduce": {latencyElements, func(dst, src tensor.Buffer) collective.Op {
-		return collective.AllReduce(dst, src, collective.Sum)
-	}, 1, 1},
+	"all-reduce":       {bandwidthElements, allReduce},
+	"all-gather":       {bandwidthElements, allGather},
+	"small all-reduce": {latencyElements, allReduce},
 }
 
 // rounds runs f as often as rank 0 says.
 func (b benchBody) rounds(g collective.Group, n int, each func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	dst, src := touched(b.elements/b.dst), touched(b.elements/b.src)
 	count := []int32{int32(n)}
-	ops := []collective.Op{b.op(dst, src)}
+	ops := []collective.Op{b.op(g, touched(b.elements))}
 	ctx := context.Background()
 	if err := g.Start(nil, collective.Broadcast(tensor.HostBuffer(count), 0)).Wait(ctx); err != nil {
 		return err
@@ -137,8 +141,9 @@ func benchmark(b *testing.B, name string, each func()) {
 	}
 }
 
-// BenchmarkSharedMemory reports the bus bandwidth of 64 MiB between two processes as nccl-tests defines it (all-reduce:
-// 2(n−1)/n of the buffer, all-gather: (n−1)/n of the gathered one), and its ratio to copying 64 MiB in one thread.
+// BenchmarkSharedMemory reports the bus bandwidth of 64 MiB between two processes as nccl-tests defines it
+// (all-reduce: 2(n−1)/n of the buffer, all-gather: (n−1)/n of the gathered one), and its ratio to copying 64 MiB in
+// one thread, and in two at the same time: the two processes share the memory's bandwidth.
 func BenchmarkSharedMemory(b *testing.B) {
 	for _, c := range []struct {
 		name string
@@ -149,21 +154,30 @@ func BenchmarkSharedMemory(b *testing.B) {
 			benchmark(b, c.name, func() {})
 			bus := c.bus * 4 * bandwidthElements * float64(b.N) / b.Elapsed().Seconds()
 			b.ReportMetric(bus/1e9, "busGB/s")
-			b.ReportMetric(bus/memcpy(), "of-memcpy")
+			b.ReportMetric(bus/memcpy(1), "of-memcpy")
+			b.ReportMetric(bus/memcpy(2), "of-memcpy-by-both")
 		})
 	}
 }
 
-// memcpy is the bandwidth of copying 64 MiB in bytes per second, the best of some.
-func memcpy() float64 {
-	dst, src := tensor.HostBytes(touched(bandwidthElements)), tensor.HostBytes(touched(bandwidthElements))
-	best := time.Hour
-	for range 10 {
-		start := time.Now()
-		copy(dst, src)
-		best = min(best, time.Since(start))
+// memcpy is the bandwidth of each of n threads that copy 64 MiB at the same time, in bytes per second, on average.
+func memcpy(n int) float64 {
+	const rounds = 20
+	var threads sync.WaitGroup
+	ready := make(chan struct{})
+	for range n {
+		dst, src := tensor.HostBytes(touched(bandwidthElements)), tensor.HostBytes(touched(bandwidthElements))
+		threads.Go(func() {
+			<-ready
+			for range rounds {
+				copy(dst, src)
+			}
+		})
 	}
-	return 4 * bandwidthElements / best.Seconds()
+	start := time.Now()
+	close(ready)
+	threads.Wait()
+	return rounds * 4 * bandwidthElements / time.Since(start).Seconds()
 }
 
 // BenchmarkSmallAllReduce reports the median time of a 1 KiB all-reduce of two processes.
@@ -183,7 +197,7 @@ func BenchmarkSmallAllReduce(b *testing.B) {
 // BenchmarkLocal is the same among goroutines.
 func BenchmarkLocal(b *testing.B) {
 	for name, body := range benchBodies {
-		b.Run(fmt.Sprint(name), func(b *testing.B) {
+		b.Run(name, func(b *testing.B) {
 			groups := collective.NewLocal(2, collective.Options{})
 			b.SetBytes(4 * int64(body.elements))
 			done := make(chan error, 2)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// grace is how long a rank that saw another one at another operation waits for the rest, to learn which of them differs
-// from most.
+// grace is how long a rank that saw another one at another operation waits for the rest, to learn which of them
+// differs from most.
 const grace = time.Second
 
 // blame is the failure of an operation by err.
@@ -16,8 +16,8 @@ func (e *engine) blame(t *transfer, err error) *Error {
 	return &Error{Peer: -1, Op: t.desc.String(), Seq: t.desc.seq, Err: err}
 }
 
-// lost finds out whether an operation that does not move can never end: a rank that it needs has left, or is at another
-// operation.
+// lost finds out whether an operation that does not move can never end: a rank that it needs has left, or is at
+// another operation.
 func (e *engine) lost(t *transfer) *Error {
 	for p, l := range e.links {
 		if l == nil || !l.gone.Load() {
@@ -37,7 +37,8 @@ func (e *engine) lost(t *transfer) *Error {
 	return e.judge(t)
 }
 
-// judge says which rank is at another operation than most are, once all have been seen somewhere or have had their time.
+// judge says which rank is at another operation than most are, once all have been seen somewhere or have had their
+// time.
 func (e *engine) judge(t *transfer) *Error {
 	votes := map[desc]int{t.desc: 1}
 	missing := 0
@@ -121,7 +122,8 @@ func (e *engine) overdue(seq uint64) {
 	e.fail(err)
 }
 
-// missing are the ranks that an operation waits for: those that have not begun it or, if all have, those that owe data.
+// missing are the ranks that an operation waits for: those that have not begun it or, if all have, those that owe
+// data.
 func (e *engine) missing(t *transfer) []int {
 	var absent, slow []int
 	for p := range t.flows {

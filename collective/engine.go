@@ -3,7 +3,6 @@ package collective
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -14,9 +13,9 @@ import (
 
 const (
 	// polls is how often somebody who waits looks before going to sleep, some tens of microseconds in all.
-	polls = 256
+	polls = 512
 	// yieldEvery of these polls lets other goroutines run.
-	yieldEvery  = 16
+	yieldEvery  = 64
 	defaultName = "world" // of a Group
 	// inlineBytes is the largest batch that the goroutine of the rank moves itself in Start.
 	inlineBytes = 64 << 10
@@ -30,13 +29,14 @@ type backend interface {
 	tell(err *Error)
 	// ask returns what rank's Recorder reports.
 	ask(ctx context.Context, rank int) ([]byte, error)
-	// close ends goroutines and connections. The engine's own has ended, and nothing is in progress.
-	close() error
+	// close ends goroutines and connections; orderly, if the Group had not failed and others may still need what this
+	// rank sent. The engine's goroutine has ended.
+	close(orderly bool) error
 }
 
-// engine is a Group. Its batches are moved on by whoever holds run: the rank's goroutine in Start and Wait, as long as it
-// need not sleep, or the engine's own goroutine. So small operations cost no change of goroutine, and large ones go on
-// beside what the rank does.
+// engine is a Group. Its batches are moved on by whoever holds run: the rank's goroutine in Start and Wait, as long as
+// it need not sleep, or the engine's own goroutine. So small operations cost no change of goroutine, and large ones go
+// on beside what the rank does.
 type engine struct {
 	rank, size int
 	o          Options
@@ -108,9 +108,9 @@ func newEngine(rank, size int, o Options, life *sync.RWMutex) *engine {
 // begin starts the engine's goroutine. Its links and backend are set.
 func (e *engine) begin() { e.ended.Go(e.loop) }
 
-func (e *engine) Rank() int                      { return e.rank }
-func (e *engine) Size() int                      { return e.size }
-func (e *engine) Register(b tensor.Buffer) error { return nil }
+func (e *engine) Rank() int                    { return e.rank }
+func (e *engine) Size() int                    { return e.size }
+func (e *engine) Register(tensor.Buffer) error { return nil } // any host memory will do
 
 // Start implements Group.
 func (e *engine) Start(q tensor.Queue, ops ...Op) Work {
@@ -244,8 +244,8 @@ func (e *engine) sleep() bool {
 	return true
 }
 
-// step moves the oldest batches on as far as that goes without waiting. It returns the oldest that has not ended, nil if
-// there is none or the Group has failed. The caller holds run.
+// step moves the oldest batches on as far as that goes without waiting. It returns the oldest that has not ended, nil
+// if there is none or the Group has failed. The caller holds run.
 func (e *engine) step() (moved bool, head *batch) {
 	e.life.RLock()
 	var err *Error
@@ -350,155 +350,4 @@ func (e *engine) end(b *batch) {
 	}
 	clear(e.waiters[len(left):])
 	e.waiters = left
-}
-
-// status says whether a batch has ended, and how.
-func (e *engine) status(seq uint64) (bool, error) {
-	if e.done.Load() >= seq {
-		return true, nil
-	}
-	select {
-	case <-e.failed:
-		return true, e.err
-	default:
-		return false, nil
-	}
-}
-
-// wait is Work.Wait.
-func (e *engine) wait(ctx context.Context, seq uint64) error {
-	for i := range polls {
-		if ended, err := e.status(seq); ended {
-			return err
-		}
-		if e.run.TryLock() {
-			e.step()
-			e.run.Unlock()
-		}
-		if i%yieldEvery == yieldEvery-1 {
-			runtime.Gosched()
-		}
-	}
-	ch := e.waitFor(seq)
-	if ch == nil {
-		return nil
-	}
-	e.rouse()
-	select {
-	case <-ch:
-	case <-e.failed:
-	case <-ctx.Done():
-	}
-	e.mu.Lock()
-	for i, w := range e.waiters {
-		if w.ch == ch {
-			e.waiters = append(e.waiters[:i], e.waiters[i+1:]...)
-			break
-		}
-	}
-	select {
-	case <-ch:
-	default:
-	}
-	e.tokens = append(e.tokens, ch)
-	e.mu.Unlock()
-	if ended, err := e.status(seq); ended {
-		return err
-	}
-	return context.Cause(ctx)
-}
-
-// waitFor registers a waiter; nil if the batch has ended well.
-func (e *engine) waitFor(seq uint64) chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.done.Load() >= seq {
-		return nil
-	}
-	var ch chan struct{}
-	if n := len(e.tokens); n > 0 {
-		ch, e.tokens = e.tokens[n-1], e.tokens[:n-1]
-	} else {
-		ch = make(chan struct{}, 1)
-	}
-	e.waiters = append(e.waiters, waiter{seq: seq, ch: ch})
-	return ch
-}
-
-// fail ends the Group on this rank, and tells the others. Only the first failure counts. The caller does not hold life.
-func (e *engine) fail(err *Error) {
-	err.Group, err.Rank = e.o.Name, e.rank
-	together := e.shared
-	if together == nil {
-		together = []*engine{e}
-	}
-	if halted := e.halt(together...); len(halted) > 0 {
-		e.backend.tell(err) // before anybody here learns of it, and closes the connections
-		publish(err, halted)
-	}
-}
-
-// fell ends the Group on this rank alone: another one has told it, or it is closed.
-func (e *engine) fell(err *Error) { publish(err, e.halt(e)) }
-
-// halt stops ranks that share life: nobody touches buffers any more. It returns those that were not halted before.
-func (e *engine) halt(together ...*engine) (halted []*engine) {
-	e.life.Lock()
-	defer e.life.Unlock()
-	for _, x := range together {
-		if x != nil && !x.halted {
-			x.halted = true
-			halted = append(halted, x)
-		}
-	}
-	return halted
-}
-
-// publish lets everybody know why ranks were halted.
-func publish(err *Error, halted []*engine) {
-	for _, x := range halted {
-		x.dog.stop()
-		x.recorder.Load().failed(x)
-		x.mu.Lock()
-		x.err = err
-		close(x.failed)
-		for _, w := range x.waiters {
-			if w.event {
-				close(w.ch)
-			}
-		}
-		x.waiters = nil
-		x.mu.Unlock()
-	}
-}
-
-// Abort implements Group.
-func (e *engine) Abort(cause error) {
-	if cause == nil {
-		cause = errors.New("no cause was given")
-	}
-	e.fail(&Error{Peer: e.rank, Err: fmt.Errorf("%w: %w", ErrAborted, cause)})
-}
-
-// Close implements Group.
-func (e *engine) Close() error {
-	var err error
-	e.closed.Do(func() {
-		if e.run.TryLock() { // a batch whose rest nobody waited for
-			e.step()
-			e.run.Unlock()
-		}
-		e.mu.Lock()
-		pending := len(e.queue) > 0
-		e.mu.Unlock()
-		if pending {
-			e.fail(&Error{Peer: e.rank, Err: ErrClosed})
-		}
-		e.fell(&Error{Group: e.o.Name, Rank: e.rank, Peer: e.rank, Err: ErrClosed})
-		<-e.failed
-		close(e.closing)
-		e.ended.Wait()
-		err = e.backend.close()
-	})
-	return err
 }

@@ -23,8 +23,10 @@ func TestStartDoesNotAllocate(t *testing.T) {
 	sides := make([]side, 2)
 	for r := range sides {
 		f := func(n int) tensor.Buffer { return tensor.HostBuffer(make([]float32, n)) }
-		a, b, c := f(100), f(100_000), f(200_000)
-		sides[r] = side{[]Op{AllReduce(a, a, Sum)}, []Op{AllReduce(b, b, Sum)}, []Op{AllGather(c, b), ReduceScatter(b, c, Sum)}}
+		a, b, c, d := f(100), f(100_000), f(200_000), f(100_000)
+		sides[r] = side{
+			[]Op{AllReduce(a, a, Sum)}, []Op{AllReduce(b, b, Sum)}, []Op{AllGather(c, b), AllReduce(d, d, Max)},
+		}
 	}
 	ctx := context.Background()
 	step := func(r int) {
@@ -72,12 +74,17 @@ func TestTimeout(t *testing.T) {
 		for _, c := range []struct {
 			late, waited time.Duration
 			want         error
-		}{{time.Hour, time.Hour, nil}, {119 * time.Minute, 119 * time.Minute, nil}, {3 * time.Hour, 2 * time.Hour, ErrTimeout}} {
+		}{
+			{time.Hour, time.Hour, nil},
+			{119 * time.Minute, 119 * time.Minute, nil},
+			{3 * time.Hour, 2 * time.Hour, ErrTimeout},
+		} {
 			var other sync.WaitGroup
 			other.Go(func() { _, _ = barrier(1, c.late) })
 			waited, err := barrier(0, 0)
 			if waited != c.waited || !errors.Is(err, c.want) {
-				t.Errorf("rank 1 late by %v: rank 0 waited %v and got %v, want %v and %v", c.late, waited, err, c.waited, c.want)
+				t.Errorf("rank 1 late by %v: rank 0 waited %v and got %v, want %v and %v",
+					c.late, waited, err, c.waited, c.want)
 			}
 			other.Wait()
 		}
@@ -115,7 +122,8 @@ func TestSpanWaitsForWhatComesFirst(t *testing.T) {
 	from := &span{buf: make([]byte, 3*blockBytes)}
 	s := &span{buf: make([]byte, 4*blockBytes), after: from, slack: blockBytes}
 	for _, c := range []struct{ from, n, ready int }{
-		{0, 0, blockBytes}, {0, blockBytes, 0}, {blockBytes, blockBytes, blockBytes}, {2 * blockBytes, 3 * blockBytes, 0},
+		{0, 0, blockBytes}, {0, blockBytes, 0}, {blockBytes, blockBytes, blockBytes},
+		{2 * blockBytes, 3 * blockBytes, 0},
 		{3 * blockBytes, 3 * blockBytes, blockBytes}, {3 * blockBytes, 4 * blockBytes, 0},
 	} {
 		from.n, s.n = c.from, c.n

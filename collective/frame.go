@@ -110,7 +110,8 @@ func parseAbort(b []byte, n int) (*Error, error) {
 		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
 	if a.Rank < 0 || a.Rank >= n || a.Peer < -1 || a.Peer >= n || a.Reason < 0 || a.Reason >= len(reasons) {
-		return nil, fmt.Errorf("%w: an abort by rank %d for rank %d of %d, reason %d", ErrFrame, a.Rank, a.Peer, n, a.Reason)
+		return nil, fmt.Errorf("%w: an abort by rank %d for rank %d of %d, reason %d",
+			ErrFrame, a.Rank, a.Peer, n, a.Reason)
 	}
 	return &Error{Rank: a.Rank, Peer: a.Peer, Op: a.Op, Seq: a.Seq, Err: &toldError{reasons[a.Reason], a.Text}}, nil
 }

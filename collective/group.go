@@ -18,29 +18,30 @@ import (
 	"github.com/herdtrain/herd/tensor"
 )
 
-// Group is a communicator of Size ranks. All ranks start the same collectives in the same order, and any two ranks agree
-// on the order of what they send each other and the collectives. A difference is ErrMismatch on every rank. One goroutine
-// uses a Group, except for Abort. Batches run one after the other in the order in which they were started; use another
-// Group (Split) for what must overtake.
+// Group is a communicator of Size ranks. All ranks start the same collectives in the same order, and any two ranks
+// agree on the order of what they send each other and the collectives. A difference is ErrMismatch on every rank. One
+// goroutine uses a Group, except for Abort. Batches run one after the other in the order in which they were started;
+// use another Group (Split) for what must overtake.
 //
 // A Group that failed stays failed, on every rank: close it and make a new one for the next generation.
 type Group interface {
 	Rank() int
 	Size() int
-	// Start begins a batch of operations that make progress together. It runs after what q holds (nil: at once) and
-	// never blocks. What is enqueued on q later need not wait for it: use Work.Event. Buffers are host memory and belong
-	// to the batch until its Work has ended; Start does not keep ops. Wrong buffers are ErrInvalid on every rank.
+	// Start begins a batch of operations that make progress together; none may touch what another one writes. The
+	// batch runs after what q holds (nil: at once), and Start never blocks. What is enqueued on q later need not wait
+	// for it: use Work.Event. Buffers are host memory and belong to the batch until its Work has ended; Start does not
+	// keep ops. Wrong buffers are ErrInvalid on every rank.
 	Start(q tensor.Queue, ops ...Op) Work
 	// Register prepares a buffer that many operations will use, if the backend has anything to prepare.
 	Register(b tensor.Buffer) error
-	// Split makes a Group of the ranks that give the same color, ordered by key and then by rank. All ranks call it, with
-	// no batch in progress. A rank with a negative color gets no Group: nil. Close what it returns.
+	// Split makes a Group of the ranks that give the same color, ordered by key and then by rank. All ranks call it,
+	// with no batch in progress. A rank with a negative color gets no Group: nil. Close what it returns.
 	Split(ctx context.Context, color, key int) (Group, error)
 	// Abort fails the Group on every rank, with the cause on this one and its text on the others. Any goroutine may
 	// call it, also after Close.
 	Abort(cause error)
-	// Close ends the Group's goroutines and connections. With a batch in progress it is an Abort with ErrClosed; else the
-	// other ranks fail only if they need this one again.
+	// Close ends the Group's goroutines and connections. With a batch in progress it is an Abort with ErrClosed; else
+	// the other ranks fail only if they need this one again.
 	Close() error
 }
 
@@ -50,27 +51,4 @@ type Options struct {
 	Name string
 	// Timeout is how long a batch may take from when its queue has come to it, 0: no limit. Then it is ErrTimeout.
 	Timeout time.Duration
-}
-
-// Work is a batch in progress. The zero Work has ended.
-type Work struct {
-	e   *engine
-	seq uint64 // of the batch
-}
-
-// Wait blocks until the batch has ended, and returns why it failed: an *Error. If ctx ends first it returns the
-// context's cause, and the batch goes on.
-func (w Work) Wait(ctx context.Context) error {
-	if w.e == nil {
-		return nil
-	}
-	return w.e.wait(ctx, w.seq)
-}
-
-// Event is the end of the batch, for other queues to wait for. Its failure, an *Error, is what Query returns.
-func (w Work) Event() tensor.Event {
-	if w.e == nil {
-		return ended{}
-	}
-	return w.e.event(w.seq)
 }

@@ -75,7 +75,7 @@ func (h hello) matches(other hello) error {
 	case other.Incarnation != h.Incarnation:
 		return refusal("incarnation %s, this rank is of %s", other.Incarnation, h.Incarnation)
 	case other.To != h.From || other.From != h.To || other.Group != h.Group || other.Stream != h.Stream:
-		return refusal("rank %d calls rank %d for stream %d of group %s; this is rank %d, for rank %d, stream %d, group %s",
+		return refusal("rank %d calls rank %d for stream %d of %s; this is rank %d for rank %d, stream %d of %s",
 			other.From, other.To, other.Stream, other.Group, h.From, h.To, h.Stream, h.Group)
 	}
 	return nil
@@ -144,8 +144,9 @@ func dialHandshake(c io.ReadWriter, key []byte, mine hello) (hello, error) {
 // errUnproved marks a handshake that failed before the other side proved that it holds the key.
 var errUnproved = errors.New("unproved")
 
-// listenHandshake is the listener's side. mine says who it is; group, peer and stream are the dialer's choice. It returns
-// the dialer's hello also with an error, if there was one; an error that wraps errUnproved says nothing about that rank.
+// listenHandshake is the listener's side. mine says who it is; group, peer and stream are the dialer's choice. It
+// returns the dialer's hello also with an error, if there was one; an error that wraps errUnproved says nothing about
+// that rank.
 func listenHandshake(c io.ReadWriter, key []byte, mine hello) (hello, error) {
 	first, err := expectFrame(c, frameHello)
 	if err != nil {

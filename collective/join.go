@@ -32,9 +32,10 @@ const (
 	chainBytes = 128 << 10
 )
 
-// Join makes the Group of all ranks of a Ticket, one of which this process (or goroutine) is. It returns when every rank
-// has joined, or ctx ends: the error names the ranks that have not come. Ranks of one host exchange data through shared
-// memory, others over TCP. Both sides of each connection prove that they hold the key; the data itself is not encrypted.
+// Join makes the Group of all ranks of a Ticket, one of which this process (or goroutine) is. It returns when every
+// rank has joined, or ctx ends: the error names the ranks that have not come. Ranks of one host exchange data through
+// shared memory, others over TCP. Both sides of each connection prove that they hold the key; the data itself is not
+// encrypted.
 func Join(ctx context.Context, c Config) (Group, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("collective: join: %w", err)

@@ -118,7 +118,7 @@ func TestJoinRefuses(t *testing.T) {
 		want   string
 	}{
 		"digest":     {func(c *collective.Config) { c.Digest = "another job" }, "another job"},
-		"key":        {func(c *collective.Config) { c.Key = make([]byte, collective.KeyBytes) }, "does not hold the key"},
+		"key":        {func(c *collective.Config) { c.Key = make([]byte, collective.KeyBytes) }, "hold the key"},
 		"generation": {func(c *collective.Config) { c.Generation = 2 }, "generation"},
 		"streams":    {func(c *collective.Config) { c.Streams = 4 }, "4 streams"},
 	} {
@@ -127,7 +127,7 @@ func TestJoinRefuses(t *testing.T) {
 			configs := tcpConfigs(t, 3, false)
 			c.change(&configs[2]) // it dials both others
 			groups, errs := joinAll(configs, collective.Options{}, 300*time.Millisecond)
-			if errs[2] == nil || !errors.Is(errs[2], collective.ErrRefused) || !strings.Contains(errs[2].Error(), c.want) {
+			if !errors.Is(errs[2], collective.ErrRefused) || !strings.Contains(errs[2].Error(), c.want) {
 				t.Errorf("rank 2 got %v, want %q", errs[2], c.want)
 			}
 			for r, err := range errs[:2] {

@@ -118,7 +118,7 @@ func (l localRank) ask(_ context.Context, rank int) ([]byte, error) {
 	return l.w.engines[rank].recorder.Load().report()
 }
 
-func (l localRank) close() error {
+func (l localRank) close(bool) error {
 	for p, e := range l.w.engines {
 		if p != l.rank {
 			e.links[l.rank].gone.Store(true)

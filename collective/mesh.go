@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +50,7 @@ const controlLimit = time.Second
 // send writes a frame to the peer's control connection.
 func (p *peer) send(b []byte) error {
 	p.control.SetWriteDeadline(time.Now().Add(controlLimit))
+	defer p.control.SetWriteDeadline(time.Time{}) // bells have none
 	_, err := p.control.Write(b)
 	return err
 }
@@ -71,8 +71,8 @@ func (p *peer) start() {
 	p.m.ended.Go(p.listen)
 }
 
-// broken hears of an error of a stream. The control connection usually says why within moments; if it does not, this is
-// the reason.
+// broken hears of an error of a stream. The control connection usually says why within moments; if it does not, this
+// is the reason.
 func (p *peer) broken(err error) {
 	if errors.Is(err, ErrFrame) {
 		p.m.lost(p.rank, err)
@@ -125,7 +125,8 @@ func (p *peer) handle(kind frameKind, b []byte) error {
 		if err != nil {
 			report = nil
 		}
-		return p.send(frame(frameAnswer, append(b[:len(b):len(b)], report...)))
+		// Why a peer cannot be answered is among what it has sent.
+		_ = p.send(frame(frameAnswer, append(b[:len(b):len(b)], report...)))
 	case frameAnswer:
 		if len(b) < 8 {
 			return fmt.Errorf("%w: an answer of %d bytes", ErrFrame, len(b))
@@ -192,6 +193,8 @@ func (m *mesh) ask(ctx context.Context, rank int) ([]byte, error) {
 			return nil, errNoRecorder
 		}
 		return b, nil
+	case <-m.e.closing:
+		return nil, ErrClosed
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -222,15 +225,14 @@ func (m *mesh) split(
 	return child, err
 }
 
-func (m *mesh) close() error {
+func (m *mesh) close(orderly bool) error {
 	m.closing.Store(true)
-	failed := !errors.Is(m.e.err, ErrClosed) || m.e.err.Rank != m.e.rank
-	if failed { // a rank that has not heard of it yet must not take the bye for the reason
+	if !orderly { // a rank that has not heard of the failure yet must not take the bye for the reason
 		m.tell(m.e.err)
 	}
 	for _, p := range m.peers {
 		if p != nil && p.wire != nil {
-			p.wire.close(failed)
+			p.wire.close(orderly)
 		}
 	}
 	var errs []error
@@ -239,9 +241,7 @@ func (m *mesh) close() error {
 			continue
 		}
 		_ = p.send(frame(frameBye, nil)) // a rank that cannot be told is gone
-		if err := p.control.Close(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, p.control.Close())
 	}
 	m.ended.Wait()
 	for _, p := range m.peers {

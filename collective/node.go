@@ -23,8 +23,8 @@ const (
 	unixScheme = "unix:"
 )
 
-// node is where a process meets the other ranks of its run: it listens, lets in who holds the key, and dials. The Groups
-// of the process share it.
+// node is where a process meets the other ranks of its run: it listens, lets in who holds the key, and dials. The
+// Groups of the process share it.
 type node struct {
 	c    Config
 	host string // which ranks it can share memory with
@@ -56,8 +56,10 @@ type caller struct {
 
 // newNode listens.
 func newNode(c Config) (*node, error) {
-	n := &node{c: c, closing: make(chan struct{}), arrivals: map[arrival]chan caller{}, refused: map[int]error{}, users: 1}
-	n.host = hostID()
+	n := &node{
+		c: c, host: hostID(), users: 1, closing: make(chan struct{}),
+		arrivals: map[arrival]chan caller{}, refused: map[int]error{},
+	}
 	if c.Plain {
 		n.host = fmt.Sprintf("rank %d alone", c.Rank)
 	}
@@ -195,19 +197,26 @@ func (n *node) admit(conn net.Conn) {
 		}
 	}
 	conn.SetDeadline(time.Time{})
-	c := caller{conn, other, err}
+	n.place(arrival{other.Group, other.From, other.Stream, isUnix(conn)}, caller{conn, other, err})
+}
+
+// place keeps a caller for the Group that waits for it. A rank that calls again has given up its first call.
+func (n *node) place(a arrival, c caller) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ch := n.channel(a)
 	select {
-	case n.arrival(arrival{other.Group, other.From, other.Stream, isUnix(conn)}) <- c:
-	default: // a second caller for one place
-		c.close()
+	case old := <-ch:
+		old.close()
+	default:
 	}
+	ch <- c
 }
 
 func isUnix(c net.Conn) bool { return c.LocalAddr().Network() == "unix" }
 
-func (n *node) arrival(a arrival) chan caller {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// channel is where a connection is kept. The caller holds mu.
+func (n *node) channel(a arrival) chan caller {
 	ch := n.arrivals[a]
 	if ch == nil {
 		ch = make(chan caller, 1)
@@ -218,8 +227,11 @@ func (n *node) arrival(a arrival) chan caller {
 
 // await returns the connection that another rank makes.
 func (n *node) await(ctx context.Context, a arrival) (caller, error) {
+	n.mu.Lock()
+	ch := n.channel(a)
+	n.mu.Unlock()
 	select {
-	case c := <-n.arrival(a):
+	case c := <-ch:
 		n.mu.Lock()
 		delete(n.arrivals, a)
 		n.mu.Unlock()

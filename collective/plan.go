@@ -2,6 +2,9 @@ package collective
 
 import "github.com/herdtrain/herd/tensor"
 
+// cacheBytes is the size from which operations write what they receive past the caches.
+const cacheBytes = 8 << 20
+
 // plan makes t the operation. The algorithms:
 //
 //   - straight: each rank sends the others their pieces, reduces its own piece and, in an all-reduce, sends the result
@@ -19,6 +22,7 @@ func (e *engine) plan(t *transfer, op Op) {
 		larger = op.src
 	}
 	t.desc = desc{count: uint64(larger.Len()), kind: op.kind, dtype: larger.DType(), reduce: op.reduce}
+	t.streams = t.desc.bytes() >= cacheBytes
 	if op.kind == kindSend || op.kind == kindRecv {
 		e.planMessage(t, op)
 		return

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// Recorder is a flight recorder: it keeps the last operations of a rank, of all Groups that it watches. After a timeout the ranks of the Group show each other their recorders, over the Group's own connections, and
-// the error says in a sentence who did not come, what that rank does instead, and for how long. Its methods may be
-// called from any goroutine; a nil Recorder keeps nothing.
+// Recorder is a flight recorder: it keeps the last operations of a rank, of all Groups that it watches. After a
+// timeout the ranks of the Group show each other their recorders, over the Group's own connections, and the error says
+// in a sentence who did not come, what that rank does instead, and for how long. Its methods may be called from any
+// goroutine; a nil Recorder keeps nothing.
 type Recorder struct {
 	mu      sync.Mutex
 	entries []entry
@@ -77,8 +78,9 @@ func NewRecorder(n int) *Recorder {
 	return &Recorder{entries: make([]entry, n), last: map[string]uint64{}}
 }
 
-// Watch begins to record a Group of this package, and those that will be split from it. Call it before the Group's first
-// operation. All Groups of a rank share a Recorder, so that it can say what the rank does instead; no two ranks do.
+// Watch begins to record a Group of this package, and those that will be split from it. Call it before the Group's
+// first operation. All Groups of a rank share a Recorder, so that it can say what the rank does instead; no two ranks
+// do.
 func (r *Recorder) Watch(g Group) { g.(interface{ watch(*Recorder) }).watch(r) }
 
 func (e *engine) watch(r *Recorder) { e.recorder.Store(r) }
@@ -180,7 +182,8 @@ func callerOf(pcs []uintptr) string {
 	for {
 		f, more := frames.Next()
 		if f.File != "" && !strings.Contains(f.Function, "/collective.") {
-			return fmt.Sprintf("%s:%d", filepath.Join(filepath.Base(filepath.Dir(f.File)), filepath.Base(f.File)), f.Line)
+			dir, file := filepath.Split(f.File)
+			return fmt.Sprintf("%s:%d", filepath.Join(filepath.Base(dir), file), f.Line)
 		}
 		if !more {
 			return "unknown"

@@ -63,6 +63,10 @@ func combine[T float32 | float64 | int32](r Reduction, dst, a, b []T) {
 // add sets dst to a + b.
 func add[T float32 | float64 | int32](dst, a, b []T) {
 	a, b = a[:len(dst)], b[:len(dst)]
+	if d, ok := any(dst).([]float32); ok {
+		n := addVectors(d, any(a).([]float32), any(b).([]float32))
+		dst, a, b = dst[n:], a[n:], b[n:]
+	}
 	for len(dst) >= 8 {
 		d, x, y := (*[8]T)(dst), (*[8]T)(a), (*[8]T)(b)
 		d[0], d[1], d[2], d[3] = x[0]+y[0], x[1]+y[1], x[2]+y[2], x[3]+y[3]

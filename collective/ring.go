@@ -24,8 +24,8 @@ type header struct {
 
 const headerBytes = int(unsafe.Sizeof(header{}))
 
-// ring is one end of a queue of blocks from one rank to another: the writer's or the reader's. It is memory of slotCount
-// slots, each a header followed by room bytes.
+// ring is one end of a queue of blocks from one rank to another: the writer's or the reader's. It is memory of
+// slotCount slots, each a header followed by room bytes.
 type ring struct {
 	base unsafe.Pointer
 	room int

@@ -11,8 +11,8 @@ import (
 )
 
 // A segment is the memory that two ranks of a host share, in a memfd made for the pair: each side's word of sleep, on
-// cache lines of their own, then the ring from the dialer to the listener and the one back. Its size is sealed, so that
-// neither side can take pages from under the other.
+// cache lines of their own, then the ring from the dialer to the listener and the one back. Its size is sealed, so
+// that neither side can take pages from under the other.
 const (
 	segmentRings = 2 * 64
 	seals        = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL

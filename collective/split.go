@@ -12,7 +12,8 @@ import (
 func (e *engine) Split(ctx context.Context, color, key int) (Group, error) {
 	mine, all := []int32{int32(color), int32(key)}, make([]int32, 2*e.size)
 	if int(mine[0]) != color || int(mine[1]) != key {
-		return nil, fmt.Errorf("collective: split of group %s: color %d or key %d is not an int32", e.o.Name, color, key)
+		return nil, fmt.Errorf("collective: split of group %s: color %d or key %d is not an int32",
+			e.o.Name, color, key)
 	}
 	if err := e.Start(nil, AllGather(tensor.HostBuffer(all), tensor.HostBuffer(mine))).Wait(ctx); err != nil {
 		return nil, fmt.Errorf("collective: split of group %s: %w", e.o.Name, err)

@@ -11,8 +11,8 @@ import (
 	"unsafe"
 )
 
-// wire carries the rings of a link over TCP connections: connection i has the slots i, i + streams, … of both. Each has a
-// goroutine that writes what the engine pushed and one that reads into the ring that the engine takes from.
+// wire carries the rings of a link over TCP connections: connection i has the slots i, i + streams, … of both. Each
+// has a goroutine that writes what the engine pushed and one that reads into the ring that the engine takes from.
 type wire struct {
 	conns   []net.Conn
 	out, in unsafe.Pointer // the memory of the rings
@@ -123,7 +123,8 @@ func (w *wire) read(i int, conn net.Conn) {
 			return
 		}
 		h.length, h.phase, h.desc = head.length, head.phase, head.desc
-		if _, err := io.ReadFull(conn, unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(h), headerBytes)), h.length)); err != nil {
+		block := unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(h), headerBytes)), h.length)
+		if _, err := io.ReadFull(conn, block); err != nil {
 			w.failed(noEOF(err))
 			return
 		}
@@ -135,10 +136,10 @@ func (w *wire) read(i int, conn net.Conn) {
 // flushLimit is how long the other rank has to take what it still needs.
 const flushLimit = 10 * time.Second
 
-// close sends what is left, unless the Group has failed, ends the goroutines and closes the connections.
-func (w *wire) close(failed bool) {
+// close sends what is left if the end is orderly, ends the goroutines and closes the connections.
+func (w *wire) close(orderly bool) {
 	limit := time.Now()
-	if !failed {
+	if orderly {
 		limit = limit.Add(flushLimit)
 	}
 	for _, c := range w.conns {

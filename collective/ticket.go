@@ -26,8 +26,8 @@ type Ticket struct {
 	Addrs []string
 }
 
-// HostTickets draws a key and addresses for n ranks on this host, in processes that the caller starts. Each process gets
-// its own ticket over an inherited pipe (Write, ReadTicket), never in its arguments or environment.
+// HostTickets draws a key and addresses for n ranks on this host, in processes that the caller starts. Each process
+// gets its own ticket over an inherited pipe (Write, ReadTicket), never in its arguments or environment.
 func HostTickets(n int, generation uint64) ([]Ticket, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("collective: tickets for %d ranks, want 1 or more", n)

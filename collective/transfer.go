@@ -12,8 +12,8 @@ type span struct {
 	buf []byte
 	n   int // bytes done
 
-	// after, if not nil, is what must come first: byte i of buf is there once after has done more than i−slack bytes, or
-	// all of its own.
+	// after, if not nil, is what must come first: byte i of buf is there once after has done more than i−slack bytes,
+	// or all of its own.
 	after *span
 	slack int
 }
@@ -38,8 +38,8 @@ type flow struct {
 	out  [2]span // terms of the other's reduction, and results
 	in   span    // results
 	term bool    // the other rank sends its terms of this rank's reduction
-	// A collective begins with an empty block where no other would be sent at once, so that each rank soon knows what all
-	// the others do.
+	// A collective begins with an empty block where no other would be sent at once, so that each rank soon knows what
+	// all the others do.
 	greetOut, greetIn bool
 
 	block  []byte // the other's next term, waiting in the ring; nil if it has not come
@@ -53,12 +53,13 @@ func (f *flow) inLeft(t *transfer) bool { return f.greetIn || f.in.left() || f.t
 
 // transfer is one operation in progress.
 type transfer struct {
-	desc  desc
-	to    int // the other rank of a message, −1 of a collective
-	flows []flow
-	ends  [2]flow // stand for the neighbours that the ends of a chain do not have
-	mine  []byte  // this rank's terms
-	sum   span    // the reduction of mine and of the flows with terms; may be mine
+	desc    desc
+	to      int // the other rank of a message, −1 of a collective
+	flows   []flow
+	ends    [2]flow // stand for the neighbours that the ends of a chain do not have
+	mine    []byte  // this rank's terms
+	sum     span    // the reduction of mine and of the flows with terms; may be mine
+	streams bool    // what is received is too much for caches
 	// sendFirst says that the sum may overwrite what is to be sent.
 	sendFirst bool
 	keep      [2][]byte // this rank's own piece: to, from
@@ -144,7 +145,11 @@ func (t *transfer) receive(l *link, f *flow) (moved bool, err error) {
 			f.block = b
 			break
 		}
-		copy(f.in.buf[f.in.n:], b)
+		if to := f.in.buf[f.in.n : f.in.n+len(b)]; t.streams {
+			stream(to, b)
+		} else {
+			copy(to, b)
+		}
 		f.in.n += len(b)
 		f.greetIn = false
 		l.in.pop()

@@ -46,7 +46,8 @@ func (r *Recorder) explain(ctx context.Context, e *engine, m mark, missing []int
 	}
 	waited := time.Since(op.Began).Round(time.Millisecond)
 	if culprit < 0 {
-		return missing[0], fmt.Sprintf("every rank has come, but data of rank %d is missing after %v", missing[0], waited)
+		return missing[0], fmt.Sprintf("every rank has come, but data of rank %d is missing after %v",
+			missing[0], waited)
 	}
 	why := fmt.Sprintf("after %v rank %d %s", waited, found[culprit].rank, found[culprit].why)
 	if others > 0 {
@@ -82,8 +83,8 @@ func (r report) judge(asker int, op Record) finding {
 		if same && (op.Peer < 0 || x.Peer == asker && x.Recv != op.Recv) {
 			came = true
 			if x.State == Queued {
-				return finding{guilty: true, why: fmt.Sprintf("has started it, but its queue has not come to it for %v (%s)",
-					r.age(x.Start), x.Caller)}
+				return finding{guilty: true, why: fmt.Sprintf(
+					"has started it, but its queue has not come to it for %v (%s)", r.age(x.Start), x.Caller)}
 			}
 		}
 		if now == nil || !now.End.IsZero() { // else the oldest unfinished one stays
@@ -99,7 +100,8 @@ func (r report) judge(asker int, op Record) finding {
 		return finding{guilty: true, why: fmt.Sprintf("has not come: it has been in %s #%d of group %s for %v (%s)",
 			now.Op, now.Seq, now.Group, r.age(now.Start), now.Caller)}
 	}
-	return finding{guilty: true, why: fmt.Sprintf("has not come: its last operation, %s #%d of group %s (%s), ended %v ago",
+	return finding{guilty: true, why: fmt.Sprintf(
+		"has not come: its last operation, %s #%d of group %s (%s), ended %v ago",
 		now.Op, now.Seq, now.Group, now.Caller, r.age(now.End))}
 }
 

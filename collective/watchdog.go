@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// watchdog calls overdue when a batch takes longer than timeout. One timer serves all batches: it is set when it is not
-// running, and finds out when it fires how long the batch of that moment may still take.
+// watchdog calls overdue when a batch takes longer than timeout. One timer serves all batches: it is set when it is
+// not running, and finds out when it fires how long the batch of that moment may still take.
 type watchdog struct {
 	timeout time.Duration // 0: never
 	overdue func(seq uint64)

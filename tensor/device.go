@@ -3,7 +3,10 @@
 // tensor/cpu and tensor/cuda implement Device.
 package tensor
 
-import "context"
+import (
+	"context"
+	"math"
+)
 
 // QueueKind names the queues that every Device has.
 type QueueKind int
@@ -70,6 +73,10 @@ type AdamWStep struct {
 	Step                               int64
 }
 
+// NoTarget stands for the target of a token without loss in CrossEntropyShard. Every other number is a column counted
+// from the shard's first, so that a target in another shard may be negative, −1 too.
+const NoTarget = math.MinInt32
+
 // Device runs operations on buffers of its own memory. Every operation is enqueued on q and returns at once (on the
 // CPU's Compute queue: when done); buffers must stay as they are until it has run. Results do not depend on the number
 // of threads, and are the same bits in every run.
@@ -97,6 +104,8 @@ type Device interface {
 	Fill(q Queue, dst Buffer, v float64)
 	// Cast converts src to dst's dtype, element by element, rounding to nearest even. Equal lengths.
 	Cast(q Queue, dst, src Buffer)
+	// Add is dst = a + b, acc [n] each; dst may be a or b.
+	Add(q Queue, dst, a, b Buffer)
 
 	// Linear layers.
 
@@ -106,9 +115,10 @@ type Device interface {
 
 	// The block.
 
-	// Embed gathers rows: x [n,d] = w [V,d] at ids I32 [n].
+	// Embed gathers rows: x [n,d] = w [V,d] at ids I32 [n], zeros for an id outside [0, V): the row of another shard.
 	Embed(q Queue, x, w Mat, ids Buffer)
-	// EmbedBackward adds dx [n,d] into rows of dw acc [V,d], equal ids in token order.
+	// EmbedBackward adds dx [n,d] into rows of dw acc [V,d], equal ids in token order; it passes over ids outside
+	// [0, V).
 	EmbedBackward(q Queue, dw, dx Mat, ids Buffer)
 	// RMSNorm is y = x·rstd rounded to x's dtype, times w; rstd acc [n] = (mean(x²) + eps)^−½. y, x [n,d], w x [d].
 	RMSNorm(q Queue, y Mat, rstd Buffer, x Mat, w Buffer, eps float64)
@@ -136,6 +146,14 @@ type Device interface {
 	// CrossEntropy sets loss acc [n] = log Σ exp(logits) − logits[target], 0 where target is negative. With grad it
 	// overwrites logits [n,V] by (softmax − onehot)·scale, zeros where target is negative. targets I32 [n].
 	CrossEntropy(q Queue, loss Buffer, logits Mat, targets Buffer, scale float64, grad bool)
+	// LogSumExp is lse acc [n] = log Σ exp(logits) over the columns of logits [n,V], which may be a shard of the
+	// vocabulary: −∞ where all logits are, or V is 0. The whole row's is the LogSumExp of those of the shards.
+	LogSumExp(q Queue, lse Buffer, logits Mat)
+	// CrossEntropyShard is CrossEntropy of a shard, with lse acc [n] of the whole rows: it sets loss acc [n] =
+	// lse − logits[target], 0 where target is not in [0, V), so that the losses of the shards add up to the row's. With
+	// grad it overwrites logits [n,V] by (exp(logits − lse) − onehot)·scale, with no onehot where target is not in
+	// [0, V), and zeros where it is NoTarget. targets I32 [n] count from the shard's first column.
+	CrossEntropyShard(q Queue, loss Buffer, logits Mat, targets, lse Buffer, scale float64, grad bool)
 
 	// The optimizer.
 

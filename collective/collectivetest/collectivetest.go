@@ -1,5 +1,5 @@
-// Package collectivetest is the conformance suite of collective.Group. A case is what one rank does; the suite runs it on
-// every rank, in goroutines or in processes, and each rank checks what it got against its formula.
+// Package collectivetest is the conformance suite of collective.Group. A case is what one rank does; the suite runs it
+// on every rank, in goroutines or in processes, and each rank checks what it got against its formula.
 package collectivetest
 
 import (
@@ -107,7 +107,8 @@ func (c Case) options() collective.Options {
 	return collective.Options{Name: "test", Timeout: cmp.Or(c.Timeout, patience)}
 }
 
-// Each runs f on every rank in a goroutine of its own, and returns each rank's error. A rank that fails ends the others'.
+// Each runs f on every rank in a goroutine of its own, and returns each rank's error. A rank that fails ends the
+// others'.
 func Each(groups []collective.Group, f func(g collective.Group) error) []error {
 	errs := make([]error, len(groups))
 	var ranks sync.WaitGroup

@@ -39,7 +39,8 @@ func otherKind(g collective.Group) error {
 
 func otherDType(g collective.Group) error {
 	i := tensor.HostBuffer(make([]int32, 5))
-	return odd(g, collective.AllReduce(i, i, collective.Sum), collective.AllReduce(floats(5), floats(5), collective.Sum))
+	return odd(g, collective.AllReduce(i, i, collective.Sum),
+		collective.AllReduce(floats(5), floats(5), collective.Sum))
 }
 
 func otherRoot(g collective.Group) error {

@@ -98,7 +98,8 @@ func of[T tensor.Elem](c *call) error {
 	}
 	clear(all)
 	copy(piece(all, me), small[me])
-	if err := run("all-gather in place", all, gathered, collective.AllGather(buf(all), buf(piece(all, me)))); err != nil {
+	op := collective.AllGather(buf(all), buf(piece(all, me)))
+	if err := run("all-gather in place", all, gathered, op); err != nil {
 		return err
 	}
 	clear(all)

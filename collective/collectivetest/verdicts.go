@@ -37,7 +37,8 @@ func elsewhere(g collective.Group) error {
 	}
 	w := g.Start(nil, collective.AllReduce(floats(9), floats(9), collective.Sum))
 	return expectSentence(w.Wait(context.Background()), collective.ErrTimeout, 1,
-		"all-reduce of 9 × f32, sum #2", "rank 1 has not come: it has been in all-gather of 6 × f32 #1 of group test/0 for",
+		"all-reduce of 9 × f32, sum #2",
+		"rank 1 has not come: it has been in all-gather of 6 × f32 #1 of group test/0 for",
 		"collectivetest/verdicts.go:")
 }
 

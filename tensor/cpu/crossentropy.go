@@ -51,12 +51,7 @@ func crossEntropy[A float](d *Device, loss tensor.Buffer, logits tensor.Mat, tar
 			}
 			continue
 		}
-		top := row[0]
-		for _, v := range row {
-			if v > top {
-				top = v
-			}
-		}
+		top := largest(row)
 		expScaled(e, row, 1, top)
 		total := sum(e)
 		losses[i] = A(math.Log(float64(total)) + float64(top) - float64(row[target]))
@@ -69,4 +64,14 @@ func crossEntropy[A float](d *Device, loss tensor.Buffer, logits tensor.Mat, tar
 			xs.store(i, row)
 		}
 	}
+}
+
+func largest[A float](v []A) A {
+	top := v[0]
+	for _, x := range v {
+		if x > top {
+			top = x
+		}
+	}
+	return top
 }

@@ -35,8 +35,8 @@ func BenchmarkOps(b *testing.B) {
 		qkv, dqkv := mat(2*dim), mat(2*dim)
 		d.Fill(q, qkv.Buffer, 0.1)
 		d.Fill(q, x.Buffer, 1)
-		w, dw, rstd, lse, table := buf(dt, dim), buf(tensor.F32, dim), buf(tensor.F32, n), buf(tensor.F32, 4*n),
-			buf(tensor.F32, length*32)
+		w, dw, rstd, rstd2, lse, table := buf(dt, dim), buf(tensor.F32, dim), buf(tensor.F32, n), buf(tensor.F32, n),
+			buf(tensor.F32, 4*n), buf(tensor.F32, length*32)
 		const params = 1 << 20
 		p, master, g := buf(dt, params), buf(tensor.F32, params), buf(tensor.F32, params)
 		m, v, step := buf(tensor.F32, params), buf(tensor.F32, params), tensor.AdamWStep{Beta2: 0.9, LR: 1, Step: 1}
@@ -61,6 +61,8 @@ func BenchmarkOps(b *testing.B) {
 			{"SwiGLU", n * ffn, func() { d.SwiGLU(q, h, gu) }},
 			{"SwiGLUBackward", n * ffn, func() { d.SwiGLUBackward(q, dgu, h, gu) }},
 			{"CrossEntropy", n * vocab, func() { d.CrossEntropy(q, rstd, logits, ids, 1, true) }},
+			{"LogSumExp", n * vocab, func() { d.LogSumExp(q, rstd, logits) }},
+			{"CrossEntropyShard", n * vocab, func() { d.CrossEntropyShard(q, rstd, logits, ids, rstd2, 1, true) }},
 			{"SumSquares", params, func() { d.SumSquares(q, gate.Slice(0, 1), g) }},
 			{"AdamW", params, func() { d.AdamW(q, p, master, m, v, g, gate, step) }},
 		} {

@@ -161,7 +161,8 @@ func TestWrongShapes(t *testing.T) {
 		}},
 		{"Upload", "3 bytes into 8", func() { d.Upload(q, buf(tensor.F32, 2), make([]byte, 3)) }},
 		{"Cast", "f32 [1 2], i32 [1 4]", func() { d.Cast(q, buf(tensor.F32, 2), ids) }},
-		{"Embed", "id 7 is not in [0, 5)", func() { d.Embed(q, mat(4, 2), mat(5, 2), ids) }},
+		{"Add", "f32 [1 4], f32 [1 4], i32 [1 4]", func() { d.Add(q, buf(tensor.F32, 4), buf(tensor.F32, 4), ids) }},
+		{"Embed", "f32 [4 2], f32 [5 3]", func() { d.Embed(q, mat(4, 2), mat(5, 3), ids) }},
 		{"EmbedBackward", "f32 [5 3], f32 [4 2]", func() { d.EmbedBackward(q, mat(5, 3), mat(4, 2), ids) }},
 		{"RMSNorm", "f32 [1 3]", func() {
 			d.RMSNorm(q, mat(4, 2), buf(tensor.F32, 4), mat(4, 2), buf(tensor.F32, 3), 1)
@@ -174,6 +175,10 @@ func TestWrongShapes(t *testing.T) {
 		{"SwiGLU", "f32 [4 3], f32 [4 5]", func() { d.SwiGLU(q, mat(4, 3), mat(4, 5)) }},
 		{"CrossEntropy", "target 7 is not in [0, 5)", func() {
 			d.CrossEntropy(q, buf(tensor.F32, 4), mat(4, 5), ids, 1, true)
+		}},
+		{"LogSumExp", "f32 [1 3], f32 [4 5]", func() { d.LogSumExp(q, buf(tensor.F32, 3), mat(4, 5)) }},
+		{"CrossEntropyShard", "f32 [1 4], f32 [4 5], i32 [1 4], f32 [1 5]", func() {
+			d.CrossEntropyShard(q, buf(tensor.F32, 4), mat(4, 5), ids, buf(tensor.F32, 5), 1, true)
 		}},
 		{"Sum", "f32 [1 1]", func() { d.Sum(q, buf(tensor.F32, 1), buf(tensor.F32, 9)) }},
 	} {

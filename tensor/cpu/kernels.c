@@ -43,6 +43,15 @@ void call_cross_entropy(const kernels *k, double (*loss)[2], matrix logits, cons
 	k->cross_entropy(loss, logits, targets, scale, grad);
 }
 
+void call_log_sum_exp(const kernels *k, double (*lse)[2], matrix logits) {
+	k->log_sum_exp(lse, logits);
+}
+
+void call_cross_entropy_shard(const kernels *k, float *loss, matrix logits, const int32_t *targets, const float *lse,
+                              float scale, int grad) {
+	k->cross_entropy_shard(loss, logits, targets, lse, scale, grad);
+}
+
 void call_embed_backward(const kernels *k, matrix dw, matrix dx, const int32_t *ids) {
 	k->embed_backward(dw, dx, ids);
 }
@@ -69,6 +78,10 @@ void call_adamw(const kernels *k, matrix p, float *master, float *m, float *v, c
 
 void call_sum(const kernels *k, double *sums, matrix x, int64_t block, int squares) {
 	k->sum(sums, x, block, squares);
+}
+
+void call_add(const kernels *k, float *dst, const float *a, const float *b, int64_t n) {
+	k->add(dst, a, b, n);
 }
 
 void call_cast(const kernels *k, matrix dst, matrix src) {

@@ -47,10 +47,14 @@ type rowKernels interface {
 	swiGLUBackward(dgu, dh, gu tensor.Mat)
 	// crossEntropy sets two numbers for each row: the loss is the logarithm of the first, plus the second.
 	crossEntropy(loss []float64, logits tensor.Mat, targets tensor.Buffer, scale float64, grad bool)
+	// logSumExp sets two numbers for each row, as crossEntropy does.
+	logSumExp(lse []float64, logits tensor.Mat)
+	crossEntropyShard(loss tensor.Buffer, logits tensor.Mat, targets, lse tensor.Buffer, scale float64, grad bool)
 	embedBackward(dw, dx tensor.Mat, ids tensor.Buffer)
 	adamW(p, master, m, v, g tensor.Buffer, n adamWNumbers[float32])
 	// sum sets the sum of each block of sumBlock elements, or of their squares.
 	sum(sums []float64, x tensor.Buffer, squares bool)
+	add(dst, a, b tensor.Buffer)
 	// cast converts F32 to BF16 or back.
 	cast(dst, src tensor.Buffer)
 	// exps replaces x by its exponentials as the operations compute them, for tests.

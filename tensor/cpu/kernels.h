@@ -16,6 +16,8 @@ typedef struct {
 // The numbers of tensor.GemmForm.
 enum { GEMM_NT, GEMM_NN, GEMM_TN };
 
+enum { NO_TARGET = INT32_MIN }; // tensor.NoTarget
+
 // An AdamW step, its corrections for bias worked out.
 typedef struct {
 	float clip, keep, beta2, rest1, rest2, rate, root2, eps;
@@ -50,6 +52,10 @@ typedef struct {
 	void (*swiglu_backward)(matrix dgu, matrix dh, matrix gu);
 	// The loss of row i is log loss[i][0] + loss[i][1].
 	void (*cross_entropy)(double (*loss)[2], matrix logits, const int32_t *targets, float scale, int grad);
+	// lse of row i is log lse[i][0] + lse[i][1].
+	void (*log_sum_exp)(double (*lse)[2], matrix logits);
+	void (*cross_entropy_shard)(float *loss, matrix logits, const int32_t *targets, const float *lse, float scale,
+	                            int grad);
 	// dw is fp32.
 	void (*embed_backward)(matrix dw, matrix dx, const int32_t *ids);
 	// One query head of a sequence and its KV head: queries i0, … i0 + queries_per_call − 1 or as many as there are.
@@ -64,6 +70,7 @@ typedef struct {
 	void (*adamw)(matrix p, float *master, float *m, float *v, const float *g, adamw_numbers s);
 	// Sets a sum for each block of the vector x.
 	void (*sum)(double *sums, matrix x, int64_t block, int squares);
+	void (*add)(float *dst, const float *a, const float *b, int64_t n);
 	// From fp32 to bf16 or back, vectors.
 	void (*cast)(matrix dst, matrix src);
 	// The exponential that the operations use, for tests.
@@ -88,6 +95,9 @@ void call_swiglu(const kernels *k, matrix h, matrix gu);
 void call_swiglu_backward(const kernels *k, matrix dgu, matrix dh, matrix gu);
 void call_cross_entropy(const kernels *k, double (*loss)[2], matrix logits, const int32_t *targets, float scale,
                         int grad);
+void call_log_sum_exp(const kernels *k, double (*lse)[2], matrix logits);
+void call_cross_entropy_shard(const kernels *k, float *loss, matrix logits, const int32_t *targets, const float *lse,
+                              float scale, int grad);
 void call_embed_backward(const kernels *k, matrix dw, matrix dx, const int32_t *ids);
 void call_attention(const kernels *k, matrix o, float *lse, matrix q, matrix keys, matrix v, attention_shape s,
                     int64_t i0, float *work);
@@ -97,6 +107,7 @@ void call_attention_backward(const kernels *k, matrix dq, matrix dk, matrix dv, 
 int64_t call_attention_backward_workspace(const kernels *k, int64_t length, int64_t keys, int64_t head_dim);
 void call_adamw(const kernels *k, matrix p, float *master, float *m, float *v, const float *g, adamw_numbers s);
 void call_sum(const kernels *k, double *sums, matrix x, int64_t block, int squares);
+void call_add(const kernels *k, float *dst, const float *a, const float *b, int64_t n);
 void call_cast(const kernels *k, matrix dst, matrix src);
 void call_exps(const kernels *k, float *x, int64_t n);
 

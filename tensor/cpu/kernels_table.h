@@ -22,6 +22,8 @@ static void fill_table(kernels *k) {
 	k->swiglu = swiglu;
 	k->swiglu_backward = swiglu_backward;
 	k->cross_entropy = cross_entropy;
+	k->log_sum_exp = log_sum_exp;
+	k->cross_entropy_shard = cross_entropy_shard;
 	k->embed_backward = embed_backward;
 	k->attention = attention;
 	k->queries_per_call = QUERIES;
@@ -30,6 +32,7 @@ static void fill_table(kernels *k) {
 	k->attention_backward_workspace = attention_backward_workspace;
 	k->adamw = adamw;
 	k->sum = sum;
+	k->add = add;
 	k->cast = cast;
 	k->exps = exps;
 }

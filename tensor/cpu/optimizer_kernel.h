@@ -1,4 +1,4 @@
-// AdamW, the sums of gradients and casts for one instruction set.
+// AdamW, the sums of gradients, additions and casts for one instruction set.
 #include "rows_kernel.h"
 
 INLINE void adamw_step(void *p, float *master, float *m, float *v, const float *g, const adamw_numbers *s, int64_t j,
@@ -80,16 +80,21 @@ TARGET static void cast(matrix dst, matrix src) {
 		STEPS(src.cols, VL, cast_step(dst.ptr, src.ptr, j, left, 0, 1));
 }
 
-INLINE void add_step(float *to, const void *x, int64_t j, int64_t left, const int bf16) {
-	store_part(to + j, left, load_part(to + j, left, 0, 0) + load_part(at(x, j, bf16), left, 0, bf16), 0);
+INLINE void add_step(float *to, const float *a, const void *b, int64_t j, int64_t left, const int bf16) {
+	store_part(to + j, left, load_part(a + j, left, 0, 0) + load_part(at(b, j, bf16), left, 0, bf16), 0);
+}
+
+TARGET static void add(float *dst, const float *a, const float *b, int64_t n) {
+	STEPS(n, VL, add_step(dst, a, b, j, left, 0));
 }
 
 TARGET static void embed_backward(matrix dw, matrix dx, const int32_t *ids) {
 	for (int64_t i = 0; i < dx.rows; i++) {
+		if (!in_range(ids[i], dw.rows)) continue;
 		float *to = row(dw, ids[i]);
 		if (dx.bf16)
-			STEPS(dx.cols, VL, add_step(to, row(dx, i), j, left, 1));
+			STEPS(dx.cols, VL, add_step(to, to, row(dx, i), j, left, 1));
 		else
-			STEPS(dx.cols, VL, add_step(to, row(dx, i), j, left, 0));
+			STEPS(dx.cols, VL, add_step(to, to, row(dx, i), j, left, 0));
 	}
 }

@@ -109,6 +109,16 @@ func check(op string, ok bool, operands ...tensor.Mat) {
 	panic(fmt.Sprintf("cpu: %s: shapes or dtypes do not fit: %s", op, b.String()))
 }
 
+// checkIndex panics unless i is in [0, n).
+func checkIndex(op, what string, i int32, n int) {
+	if !inRange(i, n) {
+		panic(fmt.Sprintf("cpu: %s: %s %d is not in [0, %d)", op, what, i, n))
+	}
+}
+
+// inRange says whether i is in [0, n).
+func inRange(i int32, n int) bool { return i >= 0 && int(i) < n }
+
 // like says whether every matrix is rows × cols of dt, a dtype to compute in.
 func like(dt tensor.DType, rows, cols int, ms ...tensor.Mat) bool {
 	for _, m := range ms {

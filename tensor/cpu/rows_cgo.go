@@ -17,6 +17,8 @@ func cFloats(b tensor.Buffer) *C.float { return (*C.float)(b.Ptr()) }
 
 func cInts(b tensor.Buffer) *C.int32_t { return (*C.int32_t)(b.Ptr()) }
 
+func cPairs(v []float64) *[2]C.double { return (*[2]C.double)(unsafe.Pointer(unsafe.SliceData(v))) }
+
 func (k cKernels) rmsNorm(y tensor.Mat, rstd tensor.Buffer, x, res, delta tensor.Mat, w tensor.Buffer, eps float64) {
 	C.call_rms_norm(k.table, cMat(y), cFloats(rstd), cMat(x), cMat(res), cMat(delta), cVec(w), C.double(eps))
 }
@@ -38,8 +40,17 @@ func (k cKernels) swiGLUBackward(dgu, dh, gu tensor.Mat) {
 }
 
 func (k cKernels) crossEntropy(loss []float64, logits tensor.Mat, targets tensor.Buffer, scale float64, grad bool) {
-	C.call_cross_entropy(k.table, (*[2]C.double)(unsafe.Pointer(unsafe.SliceData(loss))), cMat(logits), cInts(targets),
-		C.float(scale), cBool(grad))
+	C.call_cross_entropy(k.table, cPairs(loss), cMat(logits), cInts(targets), C.float(scale), cBool(grad))
+}
+
+func (k cKernels) logSumExp(lse []float64, logits tensor.Mat) {
+	C.call_log_sum_exp(k.table, cPairs(lse), cMat(logits))
+}
+
+func (k cKernels) crossEntropyShard(loss tensor.Buffer, logits tensor.Mat, targets, lse tensor.Buffer, scale float64,
+	grad bool) {
+	C.call_cross_entropy_shard(k.table, cFloats(loss), cMat(logits), cInts(targets), cFloats(lse), C.float(scale),
+		cBool(grad))
 }
 
 func (k cKernels) embedBackward(dw, dx tensor.Mat, ids tensor.Buffer) {
@@ -54,6 +65,10 @@ func (k cKernels) adamW(p, master, m, v, g tensor.Buffer, n adamWNumbers[float32
 
 func (k cKernels) sum(sums []float64, x tensor.Buffer, squares bool) {
 	C.call_sum(k.table, (*C.double)(unsafe.SliceData(sums)), cVec(x), sumBlock, cBool(squares))
+}
+
+func (k cKernels) add(dst, a, b tensor.Buffer) {
+	C.call_add(k.table, cFloats(dst), cFloats(a), cFloats(b), C.int64_t(dst.Len()))
 }
 
 func (k cKernels) cast(dst, src tensor.Buffer) { C.call_cast(k.table, cVec(dst), cVec(src)) }

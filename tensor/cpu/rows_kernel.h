@@ -59,6 +59,8 @@ INLINE float largest(const lanes *s) {
 // f with a last argument that is a constant.
 #define BY_DTYPE(bf16, f, ...) ((bf16) ? f(__VA_ARGS__, 1) : f(__VA_ARGS__, 0))
 
+INLINE int in_range(int64_t i, int64_t n) { return i >= 0 && i < n; }
+
 INLINE void *row(matrix m, int64_t i) { return at(m.ptr, i * m.stride, m.bf16); }
 
 #endif

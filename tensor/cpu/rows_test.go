@@ -82,6 +82,15 @@ func rowOutputs(d *Device, dt tensor.DType, seed uint64, n, dim int) map[string]
 		d.CrossEntropy(q, loss, logits, ints(n, -1, dim), 0.7, accumulate)
 		out[fmt.Sprint("CrossEntropy loss ", accumulate)] = loss
 		out[fmt.Sprint("CrossEntropy logits ", accumulate)] = logits.Buffer
+
+		lse, loss, logits := vec(tensor.F32, n), vec(tensor.F32, n), mat(dim)
+		d.LogSumExp(q, lse, logits)
+		targets := ints(n, -1, dim+1)
+		tensor.Host[int32](targets)[n/2] = tensor.NoTarget
+		d.CrossEntropyShard(q, loss, logits, targets, lse, 0.7, accumulate)
+		out[fmt.Sprint("LogSumExp ", accumulate)] = lse
+		out[fmt.Sprint("CrossEntropyShard loss ", accumulate)] = loss
+		out[fmt.Sprint("CrossEntropyShard logits ", accumulate)] = logits.Buffer
 	}
 	gu, h, dgu := mat(2*dim), mat(dim), mat(2*dim)
 	d.SwiGLU(q, h, gu)
@@ -89,7 +98,7 @@ func rowOutputs(d *Device, dt tensor.DType, seed uint64, n, dim int) map[string]
 	out["SwiGLU"], out["SwiGLUBackward"] = h.Buffer, dgu.Buffer
 
 	dw := randomMat(r, tensor.F32, 5, dim)
-	d.EmbedBackward(q, dw, x, ints(n, 0, 5))
+	d.EmbedBackward(q, dw, x, ints(n, -2, 7))
 	out["EmbedBackward"] = dw.Buffer
 
 	p, master, m, v := vec(dt, n*dim), vec(tensor.F32, n*dim), vec(tensor.F32, n*dim), vec(tensor.F32, n*dim)
@@ -106,6 +115,10 @@ func rowOutputs(d *Device, dt tensor.DType, seed uint64, n, dim int) map[string]
 	d.SumSquares(q, sums.Slice(1, 2), p)
 	out["Sum, SumSquares"] = sums
 
+	a, b := vec(tensor.F32, n*dim), vec(tensor.F32, n*dim)
+	d.Add(q, b, a, b)
+	out["Add"] = b
+
 	narrow, wide := vec(tensor.BF16, n*dim), vec(tensor.F32, n*dim)
 	d.Cast(q, narrow, wide)
 	d.Cast(q, wide, narrow)
@@ -121,7 +134,7 @@ func unfused(name string) bool {
 			return true
 		}
 	}
-	return false
+	return name == "Add"
 }
 
 func values(b tensor.Buffer) []float64 {
@@ -233,6 +246,22 @@ func TestRowNotFinite(t *testing.T) {
 			}
 			if got := get(x, 2, 3); got != 0 {
 				t.Errorf("%v: the gradient of a logit of -∞ is %v", dt, got)
+			}
+
+			x = randomMat(rand.New(rand.NewPCG(13, 14)), dt, 5, 37)
+			set(x, 1, 36, nan)
+			set(x, 3, 35, inf)
+			for j := range 37 {
+				set(x, 2, j, -inf)
+				set(x, 4, j, -inf)
+			}
+			set(x, 4, 20, nan)
+			lse := tensor.HostBuffer(make([]float32, 5))
+			d.LogSumExp(q, lse, x)
+			for i, v := range tensor.Host[float32](lse) {
+				if bad := i == 1 || i == 3 || i == 4; (v != v) != bad || i == 2 && v != -inf {
+					t.Errorf("%v: the LogSumExp of row %d is %v", dt, i, v)
+				}
 			}
 		}
 	})

@@ -30,3 +30,21 @@ func testCast(s *suite) {
 	s.dev.Fill(s.q, ints.Slice(1, 3), -7)
 	s.equal("Fill of integers", s.get(ints), []float64{1, -7, -7})
 }
+
+func testAdd(s *suite) {
+	n, acc := s.size(40, 20000), s.dt.Accum()
+	av, bv := s.random(acc, n+2, 1), s.random(acc, n, 1)
+	want := append([]float64(nil), av...)
+	for i, x := range bv {
+		want[1+i] += x
+	}
+	want = decode(acc, encode(acc, want), n+2)
+	a, b, dst := s.put(acc, av), s.put(acc, bv), s.alloc(acc, n)
+	s.dev.Add(s.q, dst, a.Slice(1, n+1), b)
+	s.equal("a + b", s.get(dst), want[1:n+1])
+	s.dev.Add(s.q, b, a.Slice(1, n+1), b)
+	s.equal("b", s.get(b), want[1:n+1])
+	s.dev.Upload(s.q, b, encode(acc, bv))
+	s.dev.Add(s.q, a.Slice(1, n+1), a.Slice(1, n+1), b)
+	s.equal("a, with its neighbours", s.get(a), want)
+}

@@ -35,6 +35,7 @@ var operations = []struct {
 	test func(s *suite)
 }{
 	{"Cast", testCast},
+	{"Add", testAdd},
 	{"Gemm", testGemm},
 	{"Embed", testEmbed},
 	{"RMSNorm", testRMSNorm},
@@ -46,6 +47,9 @@ var operations = []struct {
 	{"Attention, large scores", testLargeScores},
 	{"SwiGLU", testSwiGLU},
 	{"CrossEntropy", testCrossEntropy},
+	{"LogSumExp", testLogSumExp},
+	{"CrossEntropyShard", testCrossEntropyShard},
+	{"Vocabulary in shards", testVocabularyInShards},
 	{"Sum", testSum},
 	{"Gate", testGate},
 	{"AdamW", testAdamW},

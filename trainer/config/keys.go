@@ -102,7 +102,7 @@ var keys = []key{
 
 	{path: "parallel.data", rule: orAuto(integer(1, 1<<20)), def: "auto", resume: changes,
 		about: "data-parallel degree; auto: what the ranks leave"},
-	{path: "parallel.tensor", rule: integer(1, 1<<12), now: ref(integer(1, 1)), def: "1", resume: changes,
+	{path: "parallel.tensor", rule: integer(1, 1<<12), def: "1", resume: changes,
 		about: "tensor-parallel degree"},
 	{path: "parallel.pipeline", rule: integer(1, 1<<12), def: "1", resume: changes,
 		about: "pipeline stages"},

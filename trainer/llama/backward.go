@@ -53,6 +53,7 @@ func (s *Stage) ffnBackward(a activations, p layerParams) {
 	d.RMSNorm(q, y, a.mid.rstd, a.mid.x, p.norm2.of(w), s.Config.NormEps)
 	s.weightGradient(p.gateUp, a.gateUp, y)
 	d.Gemm(q, tensor.NN, y, a.gateUp, p.gateUp.mat(w), false)
+	s.sum(y)
 }
 
 // attentionBackward turns the gradient of delta into that of the normed input.
@@ -68,4 +69,5 @@ func (s *Stage) attentionBackward(a activations, p layerParams) {
 	d.RMSNorm(q, y, a.in.rstd, a.in.x, p.norm1.of(w), s.Config.NormEps)
 	s.weightGradient(p.qkv, dqkv, y)
 	d.Gemm(q, tensor.NN, y, dqkv, p.qkv.mat(w), false)
+	s.sum(y)
 }

@@ -15,6 +15,7 @@ func (s *Stage) Forward() {
 	res := s.layer(0).in
 	if s.Params.begins {
 		d.Embed(q, res.x, s.Params.embed.mat(w), s.perToken(s.ids, 1))
+		s.sum(res.x)
 	}
 	d.RMSNorm(q, s.y(), res.rstd, res.x, s.Params.norm1(0, w), eps)
 	for l, p := range s.Params.layers {
@@ -37,6 +38,7 @@ func (s *Stage) attention(l int, a activations, p layerParams) {
 	}
 	s.dev.Attention(s.q, a.o, a.lse, qm, km, vm, s.shape)
 	s.dev.Gemm(s.q, tensor.NT, s.delta(), a.o, p.o.mat(s.Params.Weights), false)
+	s.sum(s.delta())
 }
 
 // project computes the rotated queries and keys, and the values, from the layer's normed input.
@@ -52,6 +54,7 @@ func (s *Stage) ffn(a activations, p layerParams) {
 	d.Gemm(q, tensor.NT, a.gateUp, s.y(), p.gateUp.mat(w), false)
 	d.SwiGLU(q, s.hidden(), a.gateUp)
 	d.Gemm(q, tensor.NT, s.delta(), s.hidden(), p.down.mat(w), false)
+	s.sum(s.delta())
 }
 
 // Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the targets' losses to sum,
@@ -64,12 +67,13 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	s.eachChunk(func(i, j int) {
 		y, logits := s.work.y.RowRange(i, j), s.logits(j-i)
 		d.Gemm(q, tensor.NT, logits, y, head.mat(s.Params.Weights), false)
-		d.CrossEntropy(q, s.loss.Slice(i, j), logits, s.targets.Slice(i, j), scale, grad)
+		s.crossEntropy(i, j, logits, scale, grad)
 		if grad {
 			s.gradient(head, i, j, func(_, _ int, g tensor.Buffer) {
 				d.Gemm(q, tensor.TN, tensor.Matrix(g, head.rows, head.cols), logits, y, true)
 			})
 			d.Gemm(q, tensor.NN, y, logits, head.mat(s.Params.Weights), false)
+			s.sum(y)
 		}
 	})
 	if loss := s.perToken(s.loss, 1); s.leaves == nil {
@@ -77,6 +81,20 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	} else {
 		s.leaves.Losses(sum, loss)
 	}
+}
+
+// crossEntropy computes the losses of rows [i, j), and with grad the gradient of their logits in their place. Of several
+// tensor-parallel ranks each has the losses of the targets in its share of the vocabulary.
+func (s *Stage) crossEntropy(i, j int, logits tensor.Mat, scale float64, grad bool) {
+	loss, targets := s.loss.Slice(i, j), s.targets.Slice(i, j)
+	if s.share.Exchange == nil {
+		s.dev.CrossEntropy(s.q, loss, logits, targets, scale, grad)
+		return
+	}
+	lse := s.lse.Slice(0, j-i)
+	s.dev.LogSumExp(s.q, lse, logits)
+	s.share.Exchange.LogSumExp(s.q, lse)
+	s.dev.CrossEntropyShard(s.q, loss, logits, targets, lse, scale, grad)
 }
 
 // normOutput runs the final norm. Forward has done so, but since then there may have been other micro-batches.

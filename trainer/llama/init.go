@@ -8,9 +8,9 @@ import (
 	"github.com/herdtrain/herd/tensor"
 )
 
-// Initial fills dst, the elements of p from global index first on, with their initial values: 1 for a norm, else a
-// truncated normal. A value depends on the seed, the name and its global index alone, so any part of any layout gets
-// the same bits.
+// Initial fills dst, the elements from index first on of the part of p that is here, with their initial values: 1 for a
+// norm, else a truncated normal. A value depends on the seed, the name and its index in all of p alone, so any part of any
+// layout gets the same bits.
 func (p Param) Initial(dst []float32, seed uint64, first int) {
 	if p.Norm {
 		for i := range dst {
@@ -21,8 +21,10 @@ func (p Param) Initial(dst []float32, seed uint64, first int) {
 	g := tensor.NewPhilox(seed, p.Name)
 	lo := normalCDF(-p.Cut / p.Std)
 	scale := 1 - 2*lo
+	cols := int(p.Extent[1])
 	for i := range dst {
-		u := lo + scale*g.Uniform(uint64(first+i), 0)
+		row, col := int64((first+i)/cols), int64((first+i)%cols)
+		u := lo + scale*g.Uniform(uint64((p.Offset[0]+row)*p.Shape[1]+p.Offset[1]+col), 0)
 		dst[i] = float32(p.Std * math.Sqrt2 * math.Erfinv(2*u-1))
 	}
 }

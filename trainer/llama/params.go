@@ -3,6 +3,7 @@ package llama
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/herdtrain/herd/tensor"
 )
@@ -12,7 +13,11 @@ import (
 type Param struct {
 	Name  string
 	Shape []int64 // [out, in], or [dim] for a norm
-	Norm  bool    // initialised to 1, and not decayed
+	// Offset and Extent are the part of it that is here, in each dimension.
+	Offset, Extent []int64
+	// Copy says that a tensor-parallel rank before this one holds the same part. Both compute the same values.
+	Copy bool
+	Norm bool // initialised to 1, and not decayed
 
 	// Initialisation: normal with this standard deviation, cut at ±Cut.
 	Std, Cut float64
@@ -20,10 +25,10 @@ type Param struct {
 	offset int // elements into the flat arrays
 }
 
-// Len is the number of elements.
+// Len is the number of elements that are here.
 func (p Param) Len() int {
 	n := 1
-	for _, s := range p.Shape {
+	for _, s := range p.Extent {
 		n *= int(s)
 	}
 	return n
@@ -38,6 +43,9 @@ func (p Param) Within(lo, hi int) (first, end int) {
 	first, end = max(lo-p.offset, 0), min(hi-p.offset, p.Len())
 	return first, max(first, end)
 }
+
+// Index is where element i of the parameter is in the flat arrays.
+func (p Param) Index(i int) int { return p.offset + i }
 
 // Part is the elements [first, end) of the parameter in a flat array that begins at element lo of the whole one.
 func (p Param) Part(flat tensor.Buffer, lo, first, end int) tensor.Buffer {
@@ -84,6 +92,17 @@ func (p *Params) largest() int {
 	return n
 }
 
+// KVGrads are the gradients of the K and V weights of each layer, acc, which ranks with the same KV heads add up.
+func (p *Params) KVGrads() []tensor.Buffer {
+	var all []tensor.Buffer
+	for i, q := range p.List {
+		if strings.HasSuffix(q.Name, "k_proj.weight") {
+			all = append(all, p.Grads.Slice(q.offset, q.offset+q.Len()+p.List[i+1].Len()))
+		}
+	}
+	return all
+}
+
 // Sums is where in the flat array of LeafSums gradients begin, and their lengths.
 func (p *Params) Sums() map[int]int {
 	all := map[int]int{}
@@ -115,6 +134,8 @@ const alignElems = tensor.Align / 2 // so that every matrix of a bf16 array star
 func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *Params {
 	p := &Params{begins: s.Lo == 0, ends: s.Hi == c.Layers}
 	d, qd, kd := c.Dim, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	share := s.Share.whole(c)
+	heads := func(i Items) Items { return Items{i.Lo * c.HeadDim, i.Hi * c.HeadDim} }
 	place := func(q Param) int {
 		q.offset = p.Len
 		p.List = append(p.List, q)
@@ -122,22 +143,39 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 		return q.offset
 	}
 	align := func(to int) { p.Len = (p.Len + to - 1) / to * to }
-	matrix := func(name string, std, cut float64, rows, cols int) Param {
-		return Param{Name: name, Shape: []int64{int64(rows), int64(cols)}, Std: std, Cut: cut}
+	// part is some rows and columns of a matrix.
+	part := func(name string, std, cut float64, rows, cols int, r, c Items) Param {
+		return Param{
+			Name: name, Shape: []int64{int64(rows), int64(cols)}, Std: std, Cut: cut,
+			Offset: []int64{int64(r.Lo), int64(c.Lo)}, Extent: []int64{int64(r.len()), int64(c.len())},
+		}
+	}
+	// byRows and byColumns are the rank's rows, or columns, of a matrix.
+	byRows := func(name string, std, cut float64, rows int, r Items) Param {
+		return part(name, std, cut, rows, d, r, Items{0, d})
+	}
+	byColumns := func(name string, std, cut float64, cols int, c Items) Param {
+		return part(name, std, cut, d, cols, Items{0, d}, c)
+	}
+	byKV := func(name string, std float64) Param {
+		q := byRows(name, std, 2, kd, heads(share.KV))
+		q.Copy = !share.FirstKV
+		return q
 	}
 	// add places matrices of equal width one under another.
 	add := func(parts ...Param) span {
 		align(alignElems)
-		s := span{offset: p.Len, cols: int(parts[0].Shape[1]), sum: p.Len}
+		s := span{offset: p.Len, cols: int(parts[0].Extent[1]), sum: p.Len}
 		for _, q := range parts {
 			place(q)
-			s.rows += int(q.Shape[0])
+			s.rows += int(q.Extent[0])
 		}
 		return s
 	}
 	norm := func(name string) span {
 		align(alignElems)
-		at := place(Param{Name: name, Shape: []int64{int64(d)}, Norm: true})
+		shape := []int64{int64(d)}
+		at := place(Param{Name: name, Shape: shape, Offset: []int64{0}, Extent: shape, Copy: !share.First, Norm: true})
 		return span{at, 1, d, at}
 	}
 	// torchtitan's scheme (models/llama3: init_weights): an absolute cut at ±2 in trunc_normal_, the head at ±3σ.
@@ -145,9 +183,9 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 	switch {
 	case !p.begins:
 	case c.Tied: // a tied weight takes the head's draw
-		p.embed = add(matrix("model.embed_tokens.weight", headStd, 3*headStd, c.Vocab, d))
+		p.embed = add(byRows("model.embed_tokens.weight", headStd, 3*headStd, c.Vocab, share.Vocab))
 	default:
-		p.embed = add(matrix("model.embed_tokens.weight", 1, 2, c.Vocab, d))
+		p.embed = add(byRows("model.embed_tokens.weight", 1, 2, c.Vocab, share.Vocab))
 	}
 	for l := s.Lo; l < s.Hi; l++ {
 		name := func(s string) string { return fmt.Sprintf("model.layers.%d.%s.weight", l, s) }
@@ -155,21 +193,21 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 		var q layerParams
 		q.norm1 = norm(name("input_layernorm"))
 		q.qkv = add(
-			matrix(name("self_attn.q_proj"), std, 2, qd, d),
-			matrix(name("self_attn.k_proj"), std, 2, kd, d),
-			matrix(name("self_attn.v_proj"), std, 2, kd, d))
-		q.o = add(matrix(name("self_attn.o_proj"), deep, 2, d, qd))
+			byRows(name("self_attn.q_proj"), std, 2, qd, heads(share.Query)),
+			byKV(name("self_attn.k_proj"), std),
+			byKV(name("self_attn.v_proj"), std))
+		q.o = add(byColumns(name("self_attn.o_proj"), deep, 2, qd, heads(share.Query)))
 		q.norm2 = norm(name("post_attention_layernorm"))
 		q.gateUp = add(
-			matrix(name("mlp.gate_proj"), std, 2, c.FFN, d),
-			matrix(name("mlp.up_proj"), deep, 2, c.FFN, d))
-		q.down = add(matrix(name("mlp.down_proj"), deep, 2, d, c.FFN))
+			byRows(name("mlp.gate_proj"), std, 2, c.FFN, share.FFN),
+			byRows(name("mlp.up_proj"), deep, 2, c.FFN, share.FFN))
+		q.down = add(byColumns(name("mlp.down_proj"), deep, 2, c.FFN, share.FFN))
 		p.layers = append(p.layers, q)
 	}
 	if p.ends {
 		p.norm = norm("model.norm.weight")
 		if p.head = p.embed; !c.Tied {
-			p.head = add(matrix("lm_head.weight", headStd, 3*headStd, c.Vocab, d))
+			p.head = add(byRows("lm_head.weight", headStd, 3*headStd, c.Vocab, share.Vocab))
 		}
 	}
 	align(alignElems * max(s.Shards, 1))

@@ -9,13 +9,15 @@ import (
 // Stage is some layers of a model, all of them or those of a pipeline's stage, with their memory: what Forward saves of
 // each micro-batch, and what Backward needs. n below is the tokens of the micro-batch, x the dtype of the weights.
 type Stage struct {
-	Config Config
+	Config Config // of its share of the model
 	Params *Params
 
 	dev   tensor.Device
 	q     tensor.Queue
+	share Share
 	table tensor.Buffer // acc [length, HeadDim/2, 2]
 	loss  tensor.Buffer // acc [n]
+	lse   tensor.Buffer // acc [chunk]
 	work  workspace
 	train bool
 	again Recompute
@@ -89,9 +91,10 @@ const logitsChunk = 256
 
 // Size is what a Stage's memory is made for.
 type Size struct {
-	Sequences, Length int // of the largest micro-batch
-	Slots             int // micro-batches that are kept at a time; 0 is as 1
-	Lo, Hi            int // layers [Lo, Hi) of the model; Hi 0: all
+	Sequences, Length int   // of the largest micro-batch
+	Slots             int   // micro-batches that are kept at a time; 0 is as 1
+	Lo, Hi            int   // layers [Lo, Hi) of the model; Hi 0: all
+	Share             Share // of each of them
 	Recompute         Recompute
 	Shards            int      // into which the parameters' flat arrays can be cut equally; 0 is as 1
 	Leaves            LeafSums // if not nil, takes the sums over tokens: canonical numerics
@@ -103,9 +106,11 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if s.Hi == 0 {
 		s.Hi = c.Layers
 	}
+	params, share := NewParams(a, c, dt, train, s), s.Share.whole(c)
+	c = share.of(c)
 	n, acc := s.Sequences*s.Length, dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	st := &Stage{Config: c, Params: NewParams(a, c, dt, train, s), dev: dev, train: train, again: s.Recompute}
+	st := &Stage{Config: c, Params: params, share: share, dev: dev, train: train, again: s.Recompute}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
@@ -124,6 +129,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		wide: alloc("workspace", "swiglu, dqkv, logits", dt, wide),
 	}
 	st.loss = alloc("workspace", "loss", acc, n)
+	st.lse = alloc("workspace", "log sum of exponentials", acc, min(n, logitsChunk))
 	if st.leaves = s.Leaves; s.Leaves != nil {
 		st.leaf = alloc("workspace", "leaf", acc, st.Params.largest())
 	}
@@ -251,9 +257,9 @@ func (s *Stage) Load(in Input) {
 		s.dev.Upload(s.q, dst, tensor.HostBytes(tensor.HostBuffer(src)))
 		return dst
 	}
-	up(s.ids, in.IDs)
+	up(s.ids, s.share.local(in.IDs))
 	if in.Targets != nil {
-		up(s.targets, in.Targets)
+		up(s.targets, s.share.local(in.Targets))
 	}
 	if in.First != nil {
 		s.shape.First = up(s.first, in.First)

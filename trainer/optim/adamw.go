@@ -16,14 +16,15 @@ type AdamW struct {
 	// Master, M and V are acc [Hi−Lo]. Master is the weights themselves when they are of that dtype.
 	Master, M, V tensor.Buffer
 
-	params *llama.Params
-	stats  tensor.Buffer // F64 [5]: loss sum, squared gradient norm, stop, clipping factor, applied
+	params  *llama.Params
+	counted [][2]int      // elements of the shard whose gradients count: copies on other ranks do not
+	stats   tensor.Buffer // F64 [5]: loss sum, squared gradient norm, stop, clipping factor, applied
 }
 
 // New asks for the memory of an optimizer of elements [lo, hi). The caller sets the exported numbers.
 func New(a *tensor.Arena, p *llama.Params, lo, hi int) *AdamW {
 	acc := p.Weights.DType().Accum()
-	o := &AdamW{params: p, Lo: lo, Hi: hi}
+	o := &AdamW{params: p, Lo: lo, Hi: hi, counted: counted(p, lo, hi)}
 	if p.Weights.DType() == acc {
 		o.Master = p.Weights.Slice(lo, hi)
 	} else {
@@ -33,6 +34,19 @@ func New(a *tensor.Arena, p *llama.Params, lo, hi int) *AdamW {
 	o.V = a.Alloc("optimizer", "second moment", acc, hi-lo)
 	o.stats = a.Alloc("workspace", "step statistics", tensor.F64, 5)
 	return o
+}
+
+// counted is the ranges of elements [lo, hi) without copies, neighbours joined.
+func counted(p *llama.Params, lo, hi int) (ranges [][2]int) {
+	from := lo
+	for _, q := range p.List {
+		if first, end := q.Within(lo, hi); q.Copy && first < end {
+			at := q.Index(first)
+			ranges = append(ranges, [2]int{from, at})
+			from = at + end - first
+		}
+	}
+	return append(ranges, [2]int{from, hi})
 }
 
 // Begin clears the gradients and the loss for a new step.
@@ -47,9 +61,11 @@ func (o *AdamW) LossSum() tensor.Buffer { return o.stats.Slice(0, 1) }
 // Grads is the gradient of the elements that o updates.
 func (o *AdamW) Grads() tensor.Buffer { return o.params.Grads.Slice(o.Lo, o.Hi) }
 
-// Measure adds the squared norm of Grads to the vote.
+// Measure adds the squared norm of Grads to the vote, without copies of what another rank counts.
 func (o *AdamW) Measure(d tensor.Device, q tensor.Queue) {
-	d.SumSquares(q, o.stats.Slice(1, 2), o.Grads())
+	for _, r := range o.counted {
+		d.SumSquares(q, o.stats.Slice(1, 2), o.params.Grads.Slice(r[0], r[1]))
+	}
 }
 
 // Vote is F64 [3], the sums over all ranks that decide about a step: the loss, the squared norm of the gradient before

@@ -49,9 +49,11 @@ func Slots(list []Action) int {
 	return slots
 }
 
-// Run does the actions in order. Transfers that start together are waited for together, by the queue. The Work is that
-// of the last ones: when it has ended without a failure, so have all.
-func (x *Executor) Run(s Step) collective.Work {
+// Work is the last transfers: when they have ended without a failure, so have all.
+func (x *Executor) Work() collective.Work { return x.work }
+
+// Run does the actions in order. Transfers that start together are waited for together, by the queue.
+func (x *Executor) Run(s Step) {
 	loaded := -1
 	take := func(i int) {
 		x.Stage.Select(i % s.Slots)
@@ -84,7 +86,6 @@ func (x *Executor) Run(s Step) collective.Work {
 		}
 		k++
 	}
-	return x.work
 }
 
 // transfer is the operation of an action for the micro-batch in hand.
@@ -103,7 +104,7 @@ func (x *Executor) transfer(a Action) collective.Op {
 }
 
 // Evaluate runs a micro-batch forward only, and on the last stage adds its losses to loss, F64 [1].
-func (x *Executor) Evaluate(in llama.Input, loss tensor.Buffer) collective.Work {
+func (x *Executor) Evaluate(in llama.Input, loss tensor.Buffer) {
 	exchange := func(op collective.Op) {
 		x.work = x.World.Start(x.Queue, op)
 		x.Queue.Wait(x.work.Event())
@@ -119,5 +120,4 @@ func (x *Executor) Evaluate(in llama.Input, loss tensor.Buffer) collective.Work 
 	} else {
 		x.Stage.Loss(loss, 0, false)
 	}
-	return x.work
 }

@@ -106,7 +106,7 @@ func (a *agent) work(ctx context.Context, generation int64, r *rank) (err error)
 	if err != nil {
 		return err
 	}
-	w := &worker{rank: r, job: a.job, generation: generation}
+	w := &worker{rank: r, job: a.job, generation: generation, exchanged: map[collective.Group]collective.Work{}}
 	defer func() { err = errors.Join(err, w.close()) }()
 	if err := w.openData(tok.Digest()); err != nil {
 		return err

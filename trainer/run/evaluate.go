@@ -46,26 +46,25 @@ func openSample(job *config.Job, path, tokenizer string, sequences, batch int) (
 }
 
 // evaluate adds up the losses of the part of the sample that is evaluated here: LossSum and Targets of a Measure. sum is
-// F64 [1], overwritten. In a pipeline only the last stage has them.
+// F64 [1], overwritten. Of several ranks with the same sequences each has a part of LossSum, and all of Targets.
 func (e *sample) evaluate(ctx context.Context, dev tensor.Device, x *parallel.Executor, sum tensor.Buffer) (Measure,
 	error) {
 	q := dev.Queue(tensor.Compute)
 	dev.Fill(q, sum, 0)
 	m := Measure{Sequences: e.sequences}
 	var tokens dataset.Tokens
-	last := x.Index == len(x.Ranks)-1
 	for i := e.part.Lo; i < e.part.Hi; i += e.batch {
 		part := dataset.Part{First: i, Count: min(e.batch, e.part.Hi-i)}
 		if err := e.stream.Batch(ctx, 0, part, &tokens); err != nil {
 			return m, err
 		}
-		work := x.Evaluate(microBatch(&tokens, 0, tokens.Seqs), sum)
+		x.Evaluate(microBatch(&tokens, 0, tokens.Seqs), sum)
 		for _, t := range tokens.Target {
-			if t >= 0 && last {
+			if t >= 0 {
 				m.Targets++
 			}
 		}
-		if err := errors.Join(work.Wait(ctx), q.Sync(ctx)); err != nil { // tokens is used again
+		if err := errors.Join(x.Work().Wait(ctx), q.Sync(ctx)); err != nil { // tokens is used again
 			return m, err
 		}
 	}

@@ -1,20 +1,40 @@
 package run
 
 import (
+	"context"
+	"errors"
+
 	"github.com/herdtrain/herd/collective"
 	"github.com/herdtrain/herd/tensor"
 )
 
-// exchange starts ops after what is on the queue, and makes the queue wait for them. Whoever syncs the queue next asks
-// w.exchanged whether they failed; a failure of one Group fails the others.
+// exchange starts ops after what is on the queue, and makes the queue wait for them.
 func (w *worker) exchange(g collective.Group, ops ...collective.Op) {
-	w.exchanged = g.Start(w.q, ops...)
-	w.q.Wait(w.exchanged.Event())
+	work := g.Start(w.q, ops...)
+	w.q.Wait(work.Event())
+	w.exchanged[g] = work
+}
+
+// sync waits for the queue, and says whether it or an exchange failed.
+func (w *worker) sync(ctx context.Context) error {
+	errs := []error{w.pipeline.Work().Wait(ctx)}
+	if w.tensor != nil {
+		errs = append(errs, w.tensor.Work().Wait(ctx))
+	}
+	for _, work := range w.exchanged {
+		errs = append(errs, work.Wait(ctx))
+	}
+	return errors.Join(append(errs, w.q.Sync(ctx))...)
 }
 
 // reduceGradients adds up the gradients of all data ranks: with ZeRO of each rank's shard there, else of all on all.
 func (w *worker) reduceGradients() {
 	grads, own := w.stage.Params.Grads, w.opt.Grads()
+	if w.kv != nil && w.kv.Size() > 1 {
+		for _, g := range w.stage.Params.KVGrads() {
+			w.exchange(w.kv, collective.AllReduce(g, g, collective.Sum))
+		}
+	}
 	switch {
 	case w.trees != nil:
 		w.trees.reduce(w)

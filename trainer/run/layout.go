@@ -23,6 +23,9 @@ func Layout(job *config.Job, ranks int) (parallel.Layout, error) {
 	if err == nil && p.Pipeline > 1 && job.Model.Tied {
 		err = fmt.Errorf("%w: pipeline %d of a model with tied embeddings is not supported yet", parallel.ErrLayout, p.Pipeline)
 	}
+	if err == nil && p.Tensor > 1 && job.Numerics == "canonical" {
+		err = fmt.Errorf("%w: tensor %d in numerics: canonical is not supported yet", parallel.ErrLayout, p.Tensor)
+	}
 	if err != nil {
 		err = &exitError{exitUsage, fmt.Errorf("parallel: %w", err)}
 	}

@@ -2,7 +2,6 @@ package run
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ func (w *worker) deriveWeights(ctx context.Context) error {
 		w.dev.Cast(w.q, own, w.opt.Master)
 	}
 	w.gatherWeights()
-	return errors.Join(w.exchanged.Wait(ctx), w.q.Sync(ctx))
+	return w.sync(ctx)
 }
 
 // loadTensors fills the buffers of list, which a checkpoint must hold with these shapes.

@@ -35,7 +35,7 @@ func planStage(job *config.Job, l parallel.Layout, rank int) stagePlan {
 // runBatch runs the pipeline's schedule over this rank's part of the batch.
 func (w *worker) runBatch(b *batch) {
 	size, first := w.job.Train.MicroBatch, w.share(w.job.Train.GlobalBatch).Lo
-	work := w.pipeline.Run(parallel.Step{
+	w.pipeline.Run(parallel.Step{
 		Actions: w.plan.actions, Slots: w.plan.slots, Loss: w.opt.LossSum(), Scale: 1 / float64(b.targets),
 		Input: func(i int) llama.Input {
 			in := microBatch(&b.tokens, i*size, min((i+1)*size, b.tokens.Seqs))
@@ -43,7 +43,6 @@ func (w *worker) runBatch(b *batch) {
 			return in
 		},
 	})
-	w.exchanged = work
 }
 
 // split makes the Groups of parts of the ranks, which all ranks do together, and the executor of the pipeline.
@@ -51,6 +50,19 @@ func (w *worker) split(ctx context.Context) (err error) {
 	peers := w.layout.Mesh.Group(w.number, parallel.CP, parallel.DP)
 	if w.data, err = w.world.Split(ctx, peers[0], w.number); err != nil {
 		return err
+	}
+	w.groups = append(w.groups, w.data)
+	if tp := w.layout.Mesh[parallel.TP]; tp > 1 {
+		r := w.coord[parallel.TP]
+		if w.tensor.Group, err = w.world.Split(ctx, w.layout.Mesh.Group(w.number, parallel.TP)[0], w.number); err != nil {
+			return err
+		}
+		w.groups = append(w.groups, w.tensor.Group)
+		same := parallel.Heads(w.job.Model.Config(), tp, r).Replicas
+		if w.kv, err = w.world.Split(ctx, w.number-r+same.Lo, w.number); err != nil {
+			return err
+		}
+		w.groups = append(w.groups, w.kv)
 	}
 	w.pipeline = &parallel.Executor{
 		Stage: w.stage, Queue: w.q, World: w.world, Ranks: w.layout.Mesh.Group(w.number, parallel.PP),

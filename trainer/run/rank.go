@@ -19,15 +19,17 @@ const (
 	saveTimeout = time.Hour
 )
 
-// rank is the place of a worker among all of the run, and its Groups: two for the goroutine that trains, of all ranks and
-// of those that have the same parameters, and one for saves.
+// rank is the place of a worker among all of the run, and its Groups: of all ranks, one for the goroutine that trains and
+// one for saves, and of some.
 type rank struct {
 	number int
 	layout parallel.Layout
 	coord  parallel.Coord
 	world  collective.Group
-	data   collective.Group // nil until split
+	data   collective.Group // of ranks with the same parameters; nil until split
+	kv     collective.Group // of tensor ranks with the same KV heads; nil without tensor parallelism
 	saves  collective.Group
+	groups []collective.Group // all that were split
 }
 
 // leads says whether this rank speaks for all: it keeps the ledger, commits checkpoints and reports.
@@ -36,18 +38,18 @@ func (r *rank) leads() bool { return r.number == 0 }
 // abort fails both Groups on every rank, so that none waits for one that gave up.
 func (r *rank) abort(cause error) {
 	r.world.Abort(cause)
-	if r.data != nil {
-		r.data.Abort(cause)
+	for _, g := range r.groups {
+		g.Abort(cause)
 	}
 	r.saves.Abort(cause)
 }
 
 func (r *rank) close() error {
-	var err error
-	if r.data != nil {
-		err = r.data.Close()
+	var errs []error
+	for _, g := range append(r.groups, r.world, r.saves) {
+		errs = append(errs, g.Close())
 	}
-	return errors.Join(err, r.world.Close(), r.saves.Close())
+	return errors.Join(errs...)
 }
 
 // localRanks are the ranks of a run whose ranks are goroutines of this process.
@@ -57,6 +59,7 @@ func localRanks(l parallel.Layout) []*rank {
 	saves := collective.NewLocal(n, collective.Options{Name: "saves", Timeout: saveTimeout})
 	ranks := make([]*rank, n)
 	for i := range ranks {
+		collective.NewRecorder(0).Watch(world[i])
 		ranks[i] = &rank{number: i, layout: l, coord: l.Mesh.Coord(i), world: world[i], saves: saves[i]}
 	}
 	return ranks

@@ -138,6 +138,25 @@ func TestPipeline(t *testing.T) {
 	}
 }
 
+// TestTensorParallel wants the weights, moments, losses and the ledger of a lone rank from tensor-parallel ones: with as
+// many KV heads, with fewer, with numbers that do not divide, and beside pipelines and data ranks.
+func TestTensorParallel(t *testing.T) {
+	for _, precision := range []string{"fp32", "bf16"} {
+		sets := []string{
+			"train.steps=3", "train.precision=" + precision, "model.heads=6", "model.kv_heads=3", "model.dim=48", "model.ffn=65",
+			"model.vocab=259",
+		}
+		want := runOn(t, 1, t.TempDir(), sets...)
+		for _, c := range short([]struct{ ranks, tensor, stages int }{{4, 2, 2}, {5, 5, 1}, {2, 2, 1}, {3, 3, 1}, {6, 6, 1}, {12, 3, 2}}, 2) {
+			t.Run(fmt.Sprintf("%s-%d-ranks-tensor-%d-stages-%d", precision, c.ranks, c.tensor, c.stages), func(t *testing.T) {
+				got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.tensor=", c.tensor),
+					fmt.Sprint("parallel.pipeline=", c.stages), "train.micro_batch=2")...)
+				got.near(t, want, precision)
+			})
+		}
+	}
+}
+
 // TestRecompute wants the same bits with less memory.
 func TestRecompute(t *testing.T) {
 	want := runOn(t, 1, t.TempDir(), "train.steps=3")
@@ -173,8 +192,9 @@ func TestResumeElsewhere(t *testing.T) {
 	sets := []string{"train.precision=fp32", "train.steps=9"}
 	want := runOn(t, 1, t.TempDir(), sets...)
 	out := t.TempDir()
-	for i, c := range []struct{ ranks, zero int }{{3, 1}, {1, 1}, {2, 1}, {2, 0}} {
-		job := testJob(t, out, append(sets, fmt.Sprint("parallel.zero=", c.zero))...)
+	for i, c := range []struct{ ranks, zero, tensor, stages int }{{4, 1, 2, 1}, {1, 1, 1, 1}, {8, 1, 2, 2}, {4, 0, 4, 1}} {
+		job := testJob(t, out, append(slices.Clone(sets), fmt.Sprint("parallel.zero=", c.zero),
+			fmt.Sprint("parallel.tensor=", c.tensor), fmt.Sprint("parallel.pipeline=", c.stages))...)
 		s := stopAt(fmt.Sprintf("step %d/9", 2*i+1))
 		err := Run(t.Context(), job, Options{Out: s, Stop: s.stop, Ranks: c.ranks})
 		if exitCodeOf(err) != exitStopped && i < 3 || err != nil && i == 3 && exitCodeOf(err) != exitStopped {

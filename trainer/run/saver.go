@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/herdtrain/herd/checkpoint"
@@ -198,7 +199,7 @@ func (s *saver) snapshot(w *worker) {
 	if _, ok := s.writer(); !ok {
 		return
 	}
-	parts := state(w.stage.Params, w.opt)
+	parts := slices.DeleteFunc(state(w.stage.Params, w.opt), func(p stored) bool { return p.param.Copy })
 	if s.host == nil {
 		for _, p := range parts {
 			data := make([]byte, p.buf.Bytes())
@@ -225,7 +226,8 @@ type stored struct {
 
 // parts are the boxes of the tensor that make up p, with their elements in data.
 func (p stored) parts(data []byte) []checkpoint.Part {
-	return checkpoint.Whole(p.param.Shape).Parts(int64(p.first), int64(p.end), data)
+	box := checkpoint.Box{Offset: p.param.Offset, Extent: p.param.Extent}
+	return box.Parts(int64(p.first), int64(p.end), data)
 }
 
 // state is everything that a checkpoint holds of this rank's part of a model in training.

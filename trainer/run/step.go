@@ -2,7 +2,6 @@ package run
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -34,7 +33,7 @@ func (w *worker) trainStep(ctx context.Context, s int64, stop <-chan struct{}) e
 	w.opt.Begin(w.dev, w.q)
 	w.runBatch(batch)
 	digest := []int32{0}
-	if w.coord[parallel.PP] == 0 { // one rank of each pipeline
+	if w.coord[parallel.PP] == 0 && w.coord[parallel.TP] == 0 { // one rank of those with the same sequences
 		digest[0] = int32(batchDigest(&batch.tokens))
 	}
 	lr := w.schedule.Rate(s)
@@ -44,7 +43,7 @@ func (w *worker) trainStep(ctx context.Context, s int64, stop <-chan struct{}) e
 	w.gatherWeights()
 	var stats [5]float64
 	w.dev.Download(w.q, tensor.HostBytes(tensor.HostBuffer(stats[:])), w.opt.Stats())
-	if err := errors.Join(w.exchanged.Wait(ctx), w.q.Sync(ctx)); err != nil {
+	if err := w.sync(ctx); err != nil {
 		return fmt.Errorf("step %d: %w", s, err)
 	}
 

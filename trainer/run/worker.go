@@ -31,7 +31,8 @@ type worker struct {
 	plan     stagePlan
 	stage    *llama.Stage
 	pipeline *parallel.Executor
-	trees    *treeSums // of numerics: canonical; nil: fast
+	tensor   *parallel.TensorExchange // nil without tensor parallelism
+	trees    *treeSums                // of numerics: canonical; nil: fast
 	opt      *optim.AdamW
 	schedule optim.Schedule
 
@@ -49,7 +50,7 @@ type worker struct {
 	skipped int   // steps in a row that were not applied
 	stop    bool  // the ranks agreed to end after this step
 
-	exchanged collective.Work // the last exchange on the queue
+	exchanged map[collective.Group]collective.Work // the last exchange of each Group on the queue
 }
 
 // Plan is the memory of a rank of the job.
@@ -62,15 +63,21 @@ func Plan(job *config.Job, l parallel.Layout, rank int) *tensor.Arena {
 // place asks for the memory of the model.
 func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l parallel.Layout, rank int) {
 	w.plan = planStage(job, l, rank)
+	model := job.Model.Config()
 	size := llama.Size{
 		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Slots: w.plan.slots,
 		Lo: w.plan.layers.Lo, Hi: w.plan.layers.Hi, Shards: l.Shard, Recompute: llama.Recomputes[job.Parallel.Recompute],
+	}
+	if tp := l.Mesh[parallel.TP]; tp > 1 {
+		size.Share = parallel.Share(model, tp, l.Mesh.Coord(rank)[parallel.TP])
+		w.tensor = parallel.NewTensorExchange(a, tensor.F32, tp, size.Sequences*size.Length)
+		size.Share.Exchange = w.tensor
 	}
 	if job.Numerics == "canonical" {
 		w.trees = new(treeSums)
 		size.Leaves = w.trees
 	}
-	w.stage = llama.NewStage(a, dev, job.Model.Config(), dtype(job), size, true)
+	w.stage = llama.NewStage(a, dev, model, dtype(job), size, true)
 	if w.trees != nil {
 		*w.trees = *newTreeSums(a, w.stage.Params, job, l, rank)
 	}
@@ -187,6 +194,12 @@ func (w *worker) validate(ctx context.Context) error {
 	begin := time.Now()
 	m, err := w.validation.evaluate(ctx, w.dev, w.pipeline, w.opt.LossSum())
 	if err == nil {
+		err = w.sync(ctx)
+	}
+	if err == nil {
+		if w.coord[parallel.PP]+w.coord[parallel.TP] > 0 {
+			m.Targets = 0 // another rank with the same sequences counts them
+		}
 		sums := tensor.HostBuffer([]float64{m.LossSum, float64(m.Targets)})
 		err = w.world.Start(nil, collective.AllReduce(sums, sums, collective.Sum)).Wait(ctx)
 		m.LossSum, m.Targets = tensor.Host[float64](sums)[0], int64(tensor.Host[float64](sums)[1])
