@@ -117,6 +117,11 @@ func (e *engine) Start(q tensor.Queue, ops ...Op) Work {
 	b := e.newBatch(len(ops))
 	bytes := 0
 	recorder := e.recorder.Load()
+	e.mu.Lock()
+	if e.err != nil { // what is started now is not what this rank did when the Group failed
+		recorder = nil
+	}
+	e.mu.Unlock()
 	for i, op := range ops {
 		if err := op.check(e.rank, e.size); err != nil {
 			e.fail(&Error{Peer: e.rank, Op: op.kind.String(), Seq: e.collectives + 1, Err: err})
