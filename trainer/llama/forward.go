@@ -57,8 +57,8 @@ func (s *Stage) ffn(a activations, p layerParams) {
 	s.sum(s.delta())
 }
 
-// Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the targets' losses to sum,
-// F64 [1]. With grad it also begins Backward: the logits' gradient, times scale, flows into the head's weight and the
+// Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the
+// targets' losses to sum, F64 [1]. With grad it also begins Backward: the logits' gradient, times scale, flows into the head's weight and the
 // final norm's output.
 func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	d, q := s.dev, s.q
@@ -103,7 +103,8 @@ func (s *Stage) normOutput() {
 	s.dev.RMSNorm(s.q, s.y(), last.rstd, last.x, s.Params.norm.of(s.Params.Weights), s.Config.NormEps)
 }
 
-// Logits runs the head over row i, counted over the whole micro-batch, of what Forward has just computed. The result, x [1, Vocab], lives until the next call of Logits or Loss.
+// Logits runs the head over row i, counted over the whole micro-batch, of what Forward has just computed. The result, x
+// [1, Vocab], lives until the next call of Logits or Loss.
 func (s *Stage) Logits(i int) tensor.Mat {
 	m := s.logits(1)
 	s.dev.Gemm(s.q, tensor.NT, m, s.work.y.RowRange(i, i+1), s.Params.head.mat(s.Params.Weights), false)

@@ -17,7 +17,7 @@ type Stage struct {
 	share Share
 	table tensor.Buffer // acc [length, HeadDim/2, 2]
 	loss  tensor.Buffer // acc [n]
-	lse   tensor.Buffer // acc [chunk]
+	lse   tensor.Buffer // acc [chunk]; none without tensor parallelism
 	work  workspace
 	train bool
 	again Recompute
@@ -129,7 +129,9 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		wide: alloc("workspace", "swiglu, dqkv, logits", dt, wide),
 	}
 	st.loss = alloc("workspace", "loss", acc, n)
-	st.lse = alloc("workspace", "log sum of exponentials", acc, min(n, logitsChunk))
+	if share.Exchange != nil {
+		st.lse = alloc("workspace", "log sum of exponentials", acc, min(n, logitsChunk))
+	}
 	if st.leaves = s.Leaves; s.Leaves != nil {
 		st.leaf = alloc("workspace", "leaf", acc, st.Params.largest())
 	}

@@ -37,8 +37,7 @@ type count struct {
 func newTreeSums(a *tensor.Arena, p *llama.Params, job *config.Job, l parallel.Layout, rank int) *treeSums {
 	t := &treeSums{params: p, counts: map[int]*count{}, lens: p.Sums(), shard: shardOf(p, l, rank)}
 	batch := job.Train.GlobalBatch
-	own := share(l, batch, l.Mesh.Coord(rank)[parallel.DP])
-	t.nodes = parallel.Subtrees(parallel.Range{Lo: own.Lo * llama.TokenLeaves, Hi: own.Hi * llama.TokenLeaves})
+	t.nodes = subtrees(l, batch, l.Mesh.Coord(rank)[parallel.DP])
 	depth := parallel.CounterVectors(batch * llama.TokenLeaves)
 	floats := func(name string, n int) []float32 {
 		b := a.Alloc("canonical", name, tensor.F32, n)
@@ -75,6 +74,12 @@ func newTreeSums(a *tensor.Arena, p *llama.Params, job *config.Job, l parallel.L
 		t.counts[offset] = c
 	}
 	return t
+}
+
+// subtrees are those of the leaves of data rank r, ascending, in a batch of so many sequences.
+func subtrees(l parallel.Layout, batch, r int) []parallel.Node {
+	own := share(l, batch, r)
+	return parallel.Subtrees(parallel.Range{Lo: own.Lo * llama.TokenLeaves, Hi: own.Hi * llama.TokenLeaves})
 }
 
 // shardOf is the part of the flat arrays that a rank updates.
@@ -115,8 +120,7 @@ func (t *treeSums) reduce(w *worker) {
 		c.node = 0
 	}
 	for r := range w.data.Size() {
-		own := share(w.layout, w.job.Train.GlobalBatch, r)
-		for k, n := range parallel.Subtrees(parallel.Range{Lo: own.Lo * llama.TokenLeaves, Hi: own.Hi * llama.TokenLeaves}) {
+		for k, n := range subtrees(w.layout, w.job.Train.GlobalBatch, r) {
 			x := t.buf
 			if r == w.data.Rank() {
 				x = t.sums[k]
