@@ -252,7 +252,7 @@ func TestCheckFindsFaults(t *testing.T) {
 			rt.Fatalf("%v of %v, stage %d action %d is not noticed", mutation, a, s, i)
 		}
 	})
-	if good == 0 || bad == 0 {
+	if n := good + bad; n >= 100 && (good == 0 || bad == 0) { // in fewer it may be chance
 		t.Errorf("%d mutations run and %d do not: the test is blind", good, bad)
 	}
 }
