@@ -31,7 +31,7 @@ func (c *Cache) Clear() { c.length = 0 }
 
 // cached is project for a micro-batch that goes on after the tokens of the cache: its keys and values are added there.
 func (s *Stage) cached(l int, a activations, p layerParams) (qm, km, vm tensor.Mat) {
-	qkv, pos := p.qkv.mat(s.Params.Weights), s.perToken(s.pos, 1)
+	qkv, pos := s.matrix(p.qkv), s.perToken(s.pos, 1)
 	cols, half := s.Config.Heads*s.Config.HeadDim, s.Config.KVHeads*s.Config.HeadDim
 	qm = a.qkv.ColRange(0, cols)
 	all := s.cache.layers[l].RowRange(0, s.shape.Keys)

@@ -10,21 +10,21 @@ func (c Config) attentionScale() float64 { return 1 / math.Sqrt(float64(c.HeadDi
 
 // Forward runs the loaded micro-batch through the layers: from the embedding, or from Input, to Output.
 func (s *Stage) Forward() {
-	d, q, w := s.dev, s.q, s.Params.Weights
+	d, q := s.dev, s.q
 	eps := s.Config.NormEps
 	res := s.layer(0).in
 	if s.Params.begins {
-		d.Embed(q, res.x, s.Params.embed.mat(w), s.perToken(s.ids, 1))
+		d.Embed(q, res.x, s.matrix(s.Params.embed), s.perToken(s.ids, 1))
 		s.sum(res.x)
 	}
-	d.RMSNorm(q, s.y(), res.rstd, res.x, s.Params.norm1(0, w), eps)
+	d.RMSNorm(q, s.y(), res.rstd, res.x, s.norm1(0), eps)
 	for l, p := range s.Params.layers {
 		a := s.layer(l)
 		s.attention(l, a, p)
-		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), p.norm2.of(w), eps)
+		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), s.weight(p.norm2), eps)
 		s.ffn(a, p)
 		next := s.norms(l + 1)
-		d.AddRMSNorm(q, s.y(), next.rstd, next.x, a.mid.x, s.delta(), s.Params.norm1(l+1, w), eps)
+		d.AddRMSNorm(q, s.y(), next.rstd, next.x, a.mid.x, s.delta(), s.norm1(l+1), eps)
 	}
 }
 
@@ -37,23 +37,23 @@ func (s *Stage) attention(l int, a activations, p layerParams) {
 		qm, km, vm = s.cached(l, a, p)
 	}
 	s.dev.Attention(s.q, a.o, a.lse, qm, km, vm, s.shape)
-	s.dev.Gemm(s.q, tensor.NT, s.delta(), a.o, p.o.mat(s.Params.Weights), false)
+	s.dev.Gemm(s.q, tensor.NT, s.delta(), a.o, s.matrix(p.o), false)
 	s.sum(s.delta())
 }
 
 // project computes the rotated queries and keys, and the values, from the layer's normed input.
 func (s *Stage) project(a activations, p layerParams) (qm, km, vm tensor.Mat) {
-	s.dev.Gemm(s.q, tensor.NT, a.qkv, s.y(), p.qkv.mat(s.Params.Weights), false)
+	s.dev.Gemm(s.q, tensor.NT, a.qkv, s.y(), s.matrix(p.qkv), false)
 	s.dev.RoPE(s.q, s.rotated(a.qkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, false)
 	return s.split(a.qkv)
 }
 
 // ffn computes delta from the normed mid residual.
 func (s *Stage) ffn(a activations, p layerParams) {
-	d, q, w := s.dev, s.q, s.Params.Weights
-	d.Gemm(q, tensor.NT, a.gateUp, s.y(), p.gateUp.mat(w), false)
+	d, q := s.dev, s.q
+	d.Gemm(q, tensor.NT, a.gateUp, s.y(), s.matrix(p.gateUp), false)
 	d.SwiGLU(q, s.hidden(), a.gateUp)
-	d.Gemm(q, tensor.NT, s.delta(), s.hidden(), p.down.mat(w), false)
+	d.Gemm(q, tensor.NT, s.delta(), s.hidden(), s.matrix(p.down), false)
 	s.sum(s.delta())
 }
 
@@ -66,13 +66,13 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	s.normOutput()
 	s.eachChunk(func(i, j int) {
 		y, logits := s.work.y.RowRange(i, j), s.logits(j-i)
-		d.Gemm(q, tensor.NT, logits, y, head.mat(s.Params.Weights), false)
+		d.Gemm(q, tensor.NT, logits, y, s.matrix(head), false)
 		s.crossEntropy(i, j, logits, scale, grad)
 		if grad {
 			s.gradient(head, i, j, func(_, _ int, g tensor.Buffer) {
 				d.Gemm(q, tensor.TN, tensor.Matrix(g, head.rows, head.cols), logits, y, true)
 			})
-			d.Gemm(q, tensor.NN, y, logits, head.mat(s.Params.Weights), false)
+			d.Gemm(q, tensor.NN, y, logits, s.matrix(head), false)
 			s.sum(y)
 		}
 	})
@@ -100,14 +100,14 @@ func (s *Stage) crossEntropy(i, j int, logits tensor.Mat, scale float64, grad bo
 // normOutput runs the final norm. Forward has done so, but since then there may have been other micro-batches.
 func (s *Stage) normOutput() {
 	last := s.norm(s.last)
-	s.dev.RMSNorm(s.q, s.y(), last.rstd, last.x, s.Params.norm.of(s.Params.Weights), s.Config.NormEps)
+	s.dev.RMSNorm(s.q, s.y(), last.rstd, last.x, s.weight(s.Params.norm), s.Config.NormEps)
 }
 
 // Logits runs the head over row i, counted over the whole micro-batch, of what Forward has just computed. The result, x
 // [1, Vocab], lives until the next call of Logits or Loss.
 func (s *Stage) Logits(i int) tensor.Mat {
 	m := s.logits(1)
-	s.dev.Gemm(s.q, tensor.NT, m, s.work.y.RowRange(i, i+1), s.Params.head.mat(s.Params.Weights), false)
+	s.dev.Gemm(s.q, tensor.NT, m, s.work.y.RowRange(i, i+1), s.matrix(s.Params.head), false)
 	return m
 }
 
@@ -137,16 +137,26 @@ func (s *Stage) norms(l int) residual {
 	return s.norm(s.last)
 }
 
-// norm1 is the weight of that norm in a flat array. Where another stage has it, it is any: the norm is computed there.
-func (p *Params) norm1(l int, flat tensor.Buffer) tensor.Buffer {
-	switch {
+// norm1 is the weight of that norm. Where another stage has it, it is any: the norm is computed there.
+func (s *Stage) norm1(l int) tensor.Buffer {
+	switch p := s.Params; {
 	case l < len(p.layers):
-		return p.layers[l].norm1.of(flat)
+		return s.weight(p.layers[l].norm1)
 	case p.ends:
-		return p.norm.of(flat)
+		return s.weight(p.norm)
+	default:
+		return s.weight(p.layers[l-1].norm1)
 	}
-	return p.layers[l-1].norm1.of(flat)
 }
+
+// weight is the weights at p, x [rows·cols].
+func (s *Stage) weight(p span) tensor.Buffer { return p.of(s.Params.Weights) }
+
+// matrix is the weights at p, x [rows, cols].
+func (s *Stage) matrix(p span) tensor.Mat { return tensor.Matrix(s.weight(p), p.rows, p.cols) }
+
+// grad is where the gradient of the weights at p adds up, acc [rows·cols].
+func (s *Stage) grad(p span) tensor.Buffer { return p.of(s.Params.Grads) }
 
 // split gives the Q, K and V columns of a packed matrix.
 func (s *Stage) split(qkv tensor.Mat) (q, k, v tensor.Mat) {

@@ -25,7 +25,7 @@ type LeafSums interface {
 // weights at p: those of all rows in [from, to) at once, or leaf by leaf.
 func (s *Stage) gradient(p span, from, to int, add func(i, j int, g tensor.Buffer)) {
 	if s.leaves == nil {
-		add(from, to, p.of(s.Params.Grads))
+		add(from, to, s.grad(p))
 		return
 	}
 	s.eachLeaf(func(leaf, i, j int) {
@@ -72,7 +72,7 @@ func (s *Stage) weightGradient(p span, dy, x tensor.Mat) {
 // normBackward is RMSNormBackward from the gradient of the norm's output, which is in the workspace, to that of the
 // residual, with the weight at p.
 func (s *Stage) normBackward(p span, r residual, accumulate bool) {
-	dy, dres, w := s.y(), s.tokens(s.dres), p.of(s.Params.Weights)
+	dy, dres, w := s.y(), s.tokens(s.dres), s.weight(p)
 	s.gradient(p, 0, dy.Rows, func(i, j int, g tensor.Buffer) {
 		s.dev.RMSNormBackward(s.q, dres.RowRange(i, j), g, dy.RowRange(i, j), r.x.RowRange(i, j), w, r.rstd.Slice(i, j),
 			accumulate)

@@ -77,8 +77,6 @@ func (s span) of(flat tensor.Buffer) tensor.Buffer {
 	return flat.Slice(s.offset, s.offset+s.rows*s.cols)
 }
 
-func (s span) mat(flat tensor.Buffer) tensor.Mat { return tensor.Matrix(s.of(flat), s.rows, s.cols) }
-
 type layerParams struct{ norm1, qkv, o, norm2, gateUp, down span }
 
 // largest is the length of the longest matrix that one product reads.
