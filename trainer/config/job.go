@@ -104,6 +104,7 @@ type Parallel struct {
 	Context          int    `yaml:"context"`
 	Zero             int    `yaml:"zero"`
 	PipelineSchedule string `yaml:"pipeline_schedule"`
+	Virtual          Degree `yaml:"virtual"`
 	Recompute        string `yaml:"recompute"`
 }
 
@@ -125,7 +126,7 @@ type Telemetry struct {
 	Prometheus  string `yaml:"prometheus"` // host:port to listen on; "": off
 }
 
-// Degree is a number of ranks; 0, written auto, takes what the rest of the layout leaves.
+// Degree is a number of the layout; 0, written auto, is for Herd to choose.
 type Degree int
 
 func (d Degree) String() string {

@@ -110,8 +110,10 @@ var keys = []key{
 		about: "context-parallel degree"},
 	{path: "parallel.zero", rule: integer(0, 3), now: ref(integer(0, 1)), def: "1", resume: changes,
 		about: "ZeRO stage; with one data rank 1 is as 0"},
-	{path: "parallel.pipeline_schedule", rule: oneOf("1f1b", "gpipe", "interleaved", "zb-h1"), now: ref(oneOf("1f1b", "gpipe")),
-		def: "1f1b", resume: changes, about: "order of a pipeline's work"},
+	{path: "parallel.pipeline_schedule", rule: oneOf("1f1b", "gpipe", "interleaved", "zb-h1"), def: "1f1b",
+		resume: changes, about: "order of a pipeline's work"},
+	{path: "parallel.virtual", rule: orAuto(integer(1, 1<<12)), def: "auto", resume: changes,
+		about: "chunks of layers on a stage; auto: 2 if interleaved, else 1"},
 	{path: "parallel.recompute", rule: oneOf("none", "selective", "full"), def: "none",
 		resume: changes, about: "what to compute again in backward: selective is gate and up, full each layer from its input"},
 

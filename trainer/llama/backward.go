@@ -3,27 +3,44 @@ package llama
 import "github.com/herdtrain/herd/tensor"
 
 // Backward adds the gradients of the loaded micro-batch to Params.Grads, after Forward, and Loss with grad just before or
-// ResidualGradient. Each line is the derivative of its counterpart in Forward, in reverse order.
+// ResidualGradient. Each line is the derivative of its counterpart in Forward, in reverse order. In a Stage whose backward
+// pass is split it is BackwardInput: the gradients of the weights of the layers' products are left to BackwardWeight.
 func (s *Stage) Backward() {
-	layers := s.Params.layers
-	if s.Params.ends {
+	if s.ends {
 		s.normBackward(s.Params.norm, s.norm(s.last), false)
 	}
-	for l := len(layers) - 1; l >= 0; l-- {
-		a, p := s.layer(l), layers[l]
+	for l := s.hi - 1; l >= s.lo; l-- {
+		a, p := s.layer(l), s.Params.layers[l]
 		s.recompute(l, a, p)
 		s.ffnBackward(a, p)
 		s.normBackward(p.norm2, a.mid, true)
 		s.attentionBackward(a, p)
 		s.normBackward(p.norm1, a.in, true)
 	}
-	if !s.Params.begins {
+	if !s.begins {
 		return
 	}
 	embed, dres := s.Params.embed, s.tokens(s.dres)
 	s.gradient(embed, 0, dres.Rows, func(i, j int, g tensor.Buffer) {
 		s.dev.EmbedBackward(s.q, tensor.Matrix(g, embed.rows, embed.cols), dres.RowRange(i, j), s.ids.Slice(i, j))
 	})
+}
+
+// BackwardWeight adds the gradients that Backward of the micro-batch in hand has left, when other micro-batches may have
+// been in hand since.
+func (s *Stage) BackwardWeight() {
+	d, q, eps := s.dev, s.q, s.Config.NormEps
+	for l := s.hi - 1; l >= s.lo; l-- {
+		a, p := s.layer(l), s.Params.layers[l]
+		s.recompute(l, a, p)
+		d.SwiGLU(q, s.hidden(), a.gateUp)
+		s.weightGradient(p.down, a.later.down, s.hidden())
+		d.RMSNorm(q, s.y(), a.mid.rstd, a.mid.x, s.weight(p.norm2), eps)
+		s.weightGradient(p.gateUp, a.later.gateUp, s.y())
+		s.weightGradient(p.o, a.later.o, a.o)
+		d.RMSNorm(q, s.y(), a.in.rstd, a.in.x, s.weight(p.norm1), eps)
+		s.weightGradient(p.qkv, a.later.qkv, s.y())
+	}
 }
 
 // recompute computes again what Forward did not save of layer l.
@@ -45,14 +62,21 @@ func (s *Stage) recompute(l int, a activations, p layerParams) {
 // ffnBackward turns the gradient of delta, which is that of the residual, into that of the normed mid residual.
 func (s *Stage) ffnBackward(a activations, p layerParams) {
 	d, q := s.dev, s.q
-	y, hidden, dres := s.y(), s.hidden(), s.tokens(s.dres)
-	d.SwiGLU(q, hidden, a.gateUp)
-	s.weightGradient(p.down, dres, hidden)
+	y, hidden, dres, dgateUp := s.y(), s.hidden(), s.tokens(s.dres), a.gateUp
+	if !s.split {
+		d.SwiGLU(q, hidden, a.gateUp)
+		s.weightGradient(p.down, dres, hidden)
+	} else {
+		s.copy(a.later.down, dres)
+		dgateUp = a.later.gateUp
+	}
 	d.Gemm(q, tensor.NN, hidden, dres, s.matrix(p.down), false)
-	d.SwiGLUBackward(q, a.gateUp, hidden, a.gateUp)
-	d.RMSNorm(q, y, a.mid.rstd, a.mid.x, s.weight(p.norm2), s.Config.NormEps)
-	s.weightGradient(p.gateUp, a.gateUp, y)
-	d.Gemm(q, tensor.NN, y, a.gateUp, s.matrix(p.gateUp), false)
+	d.SwiGLUBackward(q, dgateUp, hidden, a.gateUp)
+	if !s.split {
+		d.RMSNorm(q, y, a.mid.rstd, a.mid.x, s.weight(p.norm2), s.Config.NormEps)
+		s.weightGradient(p.gateUp, dgateUp, y)
+	}
+	d.Gemm(q, tensor.NN, y, dgateUp, s.matrix(p.gateUp), false)
 	s.sum(y)
 }
 
@@ -60,14 +84,27 @@ func (s *Stage) ffnBackward(a activations, p layerParams) {
 func (s *Stage) attentionBackward(a activations, p layerParams) {
 	d, q := s.dev, s.q
 	y, do, dqkv, dres := s.y(), s.of(s.work.out, a.o.Cols), s.of(s.work.wide, a.qkv.Cols), s.tokens(s.dres)
-	s.weightGradient(p.o, dres, a.o)
+	if !s.split {
+		s.weightGradient(p.o, dres, a.o)
+	} else {
+		s.copy(a.later.o, dres)
+		dqkv = a.later.qkv
+	}
 	d.Gemm(q, tensor.NN, do, dres, s.matrix(p.o), false)
-	qm, km, vm := s.split(a.qkv)
-	dq, dk, dv := s.split(dqkv)
+	qm, km, vm := s.columns(a.qkv)
+	dq, dk, dv := s.columns(dqkv)
 	d.AttentionBackward(q, dq, dk, dv, do, a.o, a.lse, qm, km, vm, s.shape)
 	d.RoPE(q, s.rotated(dqkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, true)
-	d.RMSNorm(q, y, a.in.rstd, a.in.x, s.weight(p.norm1), s.Config.NormEps)
-	s.weightGradient(p.qkv, dqkv, y)
+	if !s.split {
+		d.RMSNorm(q, y, a.in.rstd, a.in.x, s.weight(p.norm1), s.Config.NormEps)
+		s.weightGradient(p.qkv, dqkv, y)
+	}
 	d.Gemm(q, tensor.NN, y, dqkv, s.matrix(p.qkv), false)
 	s.sum(y)
+}
+
+// copy makes the rows of dst those of src, of equal shape.
+func (s *Stage) copy(dst, src tensor.Mat) {
+	n := src.Rows * src.Cols
+	s.dev.Cast(s.q, dst.Buffer.Slice(0, n), src.Buffer.Slice(0, n))
 }

@@ -46,7 +46,7 @@ func TestParameterLayout(t *testing.T) {
 		c := tiny
 		c.Tied = tied
 		plan := tensor.NewPlan()
-		p := NewParams(plan, c, tensor.BF16, true, Size{Hi: c.Layers})
+		p := NewParams(plan, c, tensor.BF16, true, Size{Chunks: []Chunk{{Hi: c.Layers}}})
 		var n int64
 		end := 0
 		for _, q := range p.List {
@@ -72,7 +72,7 @@ func TestInitial(t *testing.T) {
 	plan := tensor.NewPlan()
 	c := Config{Dim: 256, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 64, FFN: 512, Vocab: 512, MaxLength: 8, RopeTheta: 1e4,
 		NormEps: 1e-5}
-	p := NewParams(plan, c, tensor.F32, false, Size{Hi: c.Layers})
+	p := NewParams(plan, c, tensor.F32, false, Size{Chunks: []Chunk{{Hi: c.Layers}}})
 	for _, q := range p.List {
 		got := make([]float32, q.Len())
 		q.Initial(got, 42, 0)

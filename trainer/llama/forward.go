@@ -12,14 +12,14 @@ func (c Config) attentionScale() float64 { return 1 / math.Sqrt(float64(c.HeadDi
 func (s *Stage) Forward() {
 	d, q := s.dev, s.q
 	eps := s.Config.NormEps
-	res := s.layer(0).in
-	if s.Params.begins {
+	res := s.layer(s.lo).in
+	if s.begins {
 		d.Embed(q, res.x, s.matrix(s.Params.embed), s.perToken(s.ids, 1))
 		s.sum(res.x)
 	}
-	d.RMSNorm(q, s.y(), res.rstd, res.x, s.norm1(0), eps)
-	for l, p := range s.Params.layers {
-		a := s.layer(l)
+	d.RMSNorm(q, s.y(), res.rstd, res.x, s.norm1(s.lo), eps)
+	for l := s.lo; l < s.hi; l++ {
+		a, p := s.layer(l), s.Params.layers[l]
 		s.attention(l, a, p)
 		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), s.weight(p.norm2), eps)
 		s.ffn(a, p)
@@ -45,7 +45,7 @@ func (s *Stage) attention(l int, a activations, p layerParams) {
 func (s *Stage) project(a activations, p layerParams) (qm, km, vm tensor.Mat) {
 	s.dev.Gemm(s.q, tensor.NT, a.qkv, s.y(), s.matrix(p.qkv), false)
 	s.dev.RoPE(s.q, s.rotated(a.qkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, false)
-	return s.split(a.qkv)
+	return s.columns(a.qkv)
 }
 
 // ffn computes delta from the normed mid residual.
@@ -118,10 +118,14 @@ func (s *Stage) logits(n int) tensor.Mat {
 
 // layer is the micro-batch's part of what layer l saves.
 func (s *Stage) layer(l int) activations {
-	a := s.acts[min(l, len(s.acts)-1)]
+	a := s.acts[min(l-s.lo, len(s.acts)-1)]
 	a.in, a.mid = s.norm(a.in), s.norm(a.mid)
 	a.qkv, a.o, a.gateUp = s.tokens(a.qkv), s.tokens(a.o), s.tokens(a.gateUp)
 	a.lse = s.perToken(a.lse, s.Config.Heads)
+	if s.split {
+		x := &a.later
+		x.down, x.o, x.gateUp, x.qkv = s.tokens(x.down), s.tokens(x.o), s.tokens(x.gateUp), s.tokens(x.qkv)
+	}
 	return a
 }
 
@@ -131,18 +135,18 @@ func (s *Stage) norm(r residual) residual {
 
 // norms is the norm at the entry of layer l, or the final one after the last layer.
 func (s *Stage) norms(l int) residual {
-	if l < len(s.Params.layers) {
+	if l < s.hi {
 		return s.layer(l).in
 	}
 	return s.norm(s.last)
 }
 
-// norm1 is the weight of that norm. Where another stage has it, it is any: the norm is computed there.
+// norm1 is the weight of that norm. Where another chunk has it, it is any: the norm is computed there.
 func (s *Stage) norm1(l int) tensor.Buffer {
 	switch p := s.Params; {
-	case l < len(p.layers):
+	case l < s.hi:
 		return s.weight(p.layers[l].norm1)
-	case p.ends:
+	case s.ends:
 		return s.weight(p.norm)
 	default:
 		return s.weight(p.layers[l-1].norm1)
@@ -158,8 +162,8 @@ func (s *Stage) matrix(p span) tensor.Mat { return tensor.Matrix(s.weight(p), p.
 // grad is where the gradient of the weights at p adds up, acc [rows·cols].
 func (s *Stage) grad(p span) tensor.Buffer { return p.of(s.Params.Grads) }
 
-// split gives the Q, K and V columns of a packed matrix.
-func (s *Stage) split(qkv tensor.Mat) (q, k, v tensor.Mat) {
+// columns gives the Q, K and V columns of a packed matrix.
+func (s *Stage) columns(qkv tensor.Mat) (q, k, v tensor.Mat) {
 	i := s.Config.Heads * s.Config.HeadDim
 	j := i + s.Config.KVHeads*s.Config.HeadDim
 	return qkv.ColRange(0, i), qkv.ColRange(i, j), qkv.ColRange(j, qkv.Cols)

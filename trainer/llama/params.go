@@ -15,7 +15,8 @@ type Param struct {
 	Shape []int64 // [out, in], or [dim] for a norm
 	// Offset and Extent are the part of it that is here, in each dimension.
 	Offset, Extent []int64
-	// Copy says that a tensor-parallel rank before this one holds the same part. Both compute the same values.
+	// Copy says that a rank before this one, tensor-parallel or of the pipeline's first stage, holds the same part. Both
+	// compute the same values.
 	Copy bool
 	Norm bool // initialised to 1, and not decayed
 
@@ -121,6 +122,18 @@ func (p *Params) Sums() map[int]int {
 	return all
 }
 
+// TiedGrads is the gradient of the embedding or the head of a stage that holds one of two that are tied, acc; false if it
+// does not.
+func (p *Params) TiedGrads(c Config) (tensor.Buffer, bool) {
+	switch {
+	case !c.Tied || p.begins == p.ends:
+		return tensor.Buffer{}, false
+	case p.begins:
+		return p.embed.of(p.Grads), true
+	}
+	return p.head.of(p.Grads), true
+}
+
 // TiedHead is the elements [lo, hi) of the flat arrays whose gradient is the sum of what LeafSums have at lo and at Len:
 // embedding and head; none if they are not tied.
 func (p *Params) TiedHead() (lo, hi int) { return p.embed.offset, p.embed.offset + p.SumLen - p.Len }
@@ -130,7 +143,7 @@ const alignElems = tensor.Align / 2 // so that every matrix of a bf16 array star
 // NewParams lays out the parameters of the layers of s, in flat arrays that can be cut into its number of equal shards,
 // and asks for their weights, of dtype dt, and, when they are to be trained, gradients.
 func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *Params {
-	p := &Params{begins: s.Lo == 0, ends: s.Hi == c.Layers}
+	p := &Params{begins: s.Chunks[0].Lo == 0, ends: s.Chunks[len(s.Chunks)-1].Hi == c.Layers}
 	d, qd, kd := c.Dim, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	share := s.Share.whole(c)
 	heads := func(i Items) Items { return Items{i.Lo * c.HeadDim, i.Hi * c.HeadDim} }
@@ -178,14 +191,17 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 	}
 	// torchtitan's scheme (models/llama3: init_weights): an absolute cut at ±2 in trunc_normal_, the head at ±3σ.
 	headStd := 1 / math.Sqrt(float64(d))
+	embedding := func(std, cut float64) Param {
+		return byRows("model.embed_tokens.weight", std, cut, c.Vocab, share.Vocab)
+	}
 	switch {
 	case !p.begins:
 	case c.Tied: // a tied weight takes the head's draw
-		p.embed = add(byRows("model.embed_tokens.weight", headStd, 3*headStd, c.Vocab, share.Vocab))
+		p.embed = add(embedding(headStd, 3*headStd))
 	default:
-		p.embed = add(byRows("model.embed_tokens.weight", 1, 2, c.Vocab, share.Vocab))
+		p.embed = add(embedding(1, 2))
 	}
-	for l := s.Lo; l < s.Hi; l++ {
+	layer := func(l int) {
 		name := func(s string) string { return fmt.Sprintf("model.layers.%d.%s.weight", l, s) }
 		std, deep := 0.02, 0.02/math.Sqrt(2*float64(l+1))
 		var q layerParams
@@ -202,14 +218,26 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 		q.down = add(byColumns(name("mlp.down_proj"), deep, 2, c.FFN, share.FFN))
 		p.layers = append(p.layers, q)
 	}
+	for _, k := range s.Chunks {
+		for l := k.Lo; l < k.Hi; l++ {
+			layer(l)
+		}
+	}
 	if p.ends {
 		p.norm = norm("model.norm.weight")
-		if p.head = p.embed; !c.Tied {
+		switch {
+		case !c.Tied:
 			p.head = add(byRows("lm_head.weight", headStd, 3*headStd, c.Vocab, share.Vocab))
+		case p.begins:
+			p.head = p.embed
+		default: // the copy of the last of several stages
+			q := embedding(headStd, 3*headStd)
+			q.Copy = true
+			p.head = add(q)
 		}
 	}
 	align(alignElems * max(s.Shards, 1))
-	if p.SumLen = p.Len; c.Tied { // the head's gradient is a tree of its own
+	if p.SumLen = p.Len; c.Tied && p.begins && p.ends { // the head's gradient is a tree of its own
 		p.head.sum = p.Len
 		p.SumLen += p.head.rows * p.head.cols
 	}

@@ -6,8 +6,9 @@ import (
 	"github.com/herdtrain/herd/tensor"
 )
 
-// Stage is some layers of a model, all of them or those of a pipeline's stage, with their memory: what Forward saves of
-// each micro-batch, and what Backward needs. n below is the tokens of the micro-batch, x the dtype of the weights.
+// Stage is some layers of a model, all of them or those of a pipeline's stage, in one or several chunks, with their
+// memory: what Forward saves of each micro-batch, and what Backward needs. n below is the tokens of the micro-batch, x the
+// dtype of the weights.
 type Stage struct {
 	Config Config // of its share of the model
 	Params *Params
@@ -21,16 +22,18 @@ type Stage struct {
 	work  workspace
 	train bool
 	again Recompute
+	split bool // Backward leaves gradients to BackwardWeight
 
 	leaves LeafSums // of canonical numerics; nil: fast
 	leaf   tensor.Buffer
 
-	*microBatch // the one in hand
-	slots       []*microBatch
+	*microBatch                 // the one in hand
+	slots       [][]*microBatch // of each chunk
 }
 
-// microBatch is a micro-batch with what is saved of it.
+// microBatch is a micro-batch with what is saved of it in a chunk.
 type microBatch struct {
+	chunk
 	batch, length int
 	sequence      int // number in the whole batch of its first
 	shape         tensor.AttentionShape
@@ -41,6 +44,12 @@ type microBatch struct {
 	acts []activations // one per layer; one for all of them when the stage only evaluates
 	last residual      // the stage's output, at the end of the model the final norm
 	dres tensor.Mat    // x [n, Dim], the gradient of the residual; none when the stage only evaluates
+}
+
+// chunk is layers [lo, hi) of a Stage, counted from its first, and whether they are the model's first and last.
+type chunk struct {
+	lo, hi       int
+	begins, ends bool
 }
 
 // residual is a norm's input, x [n, Dim], and 1/rms, acc [n].
@@ -84,6 +93,14 @@ type activations struct {
 	o       tensor.Mat    // x [n, Heads·HeadDim]
 	lse     tensor.Buffer // acc [batch, Heads, length]
 	gateUp  tensor.Mat    // x [n, 2·FFN]; Backward sets their gradient in their place
+	later   deferred      // of a split Backward
+}
+
+// deferred is what BackwardInput leaves to BackwardWeight: the gradients of the outputs of a layer's products.
+type deferred struct {
+	down, o tensor.Mat // x [n, Dim]
+	gateUp  tensor.Mat // x [n, 2·FFN]
+	qkv     tensor.Mat // x [n, (Heads+2·KVHeads)·HeadDim]
 }
 
 // logitsChunk bounds the logits held at a time, in tokens.
@@ -91,26 +108,33 @@ const logitsChunk = 256
 
 // Size is what a Stage's memory is made for.
 type Size struct {
-	Sequences, Length int   // of the largest micro-batch
-	Slots             int   // micro-batches that are kept at a time; 0 is as 1
-	Lo, Hi            int   // layers [Lo, Hi) of the model; Hi 0: all
-	Share             Share // of each of them
+	Sequences, Length int     // of the largest micro-batch
+	Chunks            []Chunk // ascending; nil: one of all layers
+	Share             Share   // of each layer
 	Recompute         Recompute
+	SplitBackward     bool     // for BackwardInput and BackwardWeight
 	Shards            int      // into which the parameters' flat arrays can be cut equally; 0 is as 1
 	Leaves            LeafSums // if not nil, takes the sums over tokens: canonical numerics
+}
+
+// Chunk is layers [Lo, Hi) of a model.
+type Chunk struct {
+	Lo, Hi int
+	Slots  int // micro-batches that are kept at a time; 0 is as 1
 }
 
 // NewStage asks for the memory of a model of weights dtype dt for micro-batches up to s. dev is nil while a is only a
 // plan; such a Stage cannot run.
 func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s Size, train bool) *Stage {
-	if s.Hi == 0 {
-		s.Hi = c.Layers
+	if s.Chunks == nil {
+		s.Chunks = []Chunk{{Hi: c.Layers}}
 	}
 	params, share := NewParams(a, c, dt, train, s), s.Share.whole(c)
 	c = share.of(c)
 	n, acc := s.Sequences*s.Length, dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	st := &Stage{Config: c, Params: params, share: share, dev: dev, train: train, again: s.Recompute}
+	st := &Stage{Config: c, Params: params, share: share, dev: dev, train: train, again: s.Recompute,
+		split: train && s.SplitBackward}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
@@ -135,10 +159,6 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if st.leaves = s.Leaves; s.Leaves != nil {
 		st.leaf = alloc("workspace", "leaf", acc, st.Params.largest())
 	}
-	dres := tensor.Mat{}
-	if train && st.Params.ends { // where Backward begins, it goes through one micro-batch after another
-		dres = mat("workspace", "dresidual", c.Dim)
-	}
 	norm := func(use, name string) residual {
 		return residual{mat(use, name+"/x", c.Dim), alloc(use, name+"/rstd", acc, n)}
 	}
@@ -156,37 +176,55 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if s.Recompute >= RecomputeLayer {
 		attention("workspace", "", &common)
 	}
-	for i := range max(s.Slots, 1) {
-		m := &microBatch{dres: dres}
-		name := func(s string) string { return fmt.Sprintf("micro-batch %d/%s", i, s) }
-		for _, b := range []struct {
-			name string
-			to   *tensor.Buffer
-		}{{"ids", &m.ids}, {"targets", &m.targets}, {"first", &m.first}, {"positions", &m.pos}} {
-			*b.to = alloc("input", name(b.name), tensor.I32, n)
+	at := 0
+	for k, part := range s.Chunks {
+		layers := chunk{at, at + part.Hi - part.Lo, part.Lo == 0, part.Hi == c.Layers}
+		at = layers.hi
+		var dres tensor.Mat
+		if train && layers.begins && layers.ends { // the whole model goes through one micro-batch after another
+			dres = mat("workspace", "dresidual", c.Dim)
 		}
-		saved := 1
-		if train {
-			saved = s.Hi - s.Lo
-		}
-		for l := range saved {
-			layer, a := name(fmt.Sprintf("layer %d/", s.Lo+l)), common
-			a.in = norm("activations", layer+"in")
-			if s.Recompute < RecomputeLayer {
-				attention("activations", layer, &a)
+		st.slots = append(st.slots, nil)
+		for i := range max(part.Slots, 1) {
+			m := &microBatch{chunk: layers, dres: dres}
+			name := func(s string) string { return fmt.Sprintf("micro-batch %d/%s", i, s) }
+			if len(s.Chunks) > 1 {
+				name = func(s string) string { return fmt.Sprintf("chunk %d/micro-batch %d/%s", k, i, s) }
 			}
-			if s.Recompute < RecomputeFFN {
-				ffn("activations", layer, &a)
+			for _, b := range []struct {
+				name string
+				to   *tensor.Buffer
+			}{{"ids", &m.ids}, {"targets", &m.targets}, {"first", &m.first}, {"positions", &m.pos}} {
+				*b.to = alloc("input", name(b.name), tensor.I32, n)
 			}
-			m.acts = append(m.acts, a)
+			saved := 1
+			if train {
+				saved = part.Hi - part.Lo
+			}
+			for l := range saved {
+				layer, a := name(fmt.Sprintf("layer %d/", part.Lo+l)), common
+				a.in = norm("activations", layer+"in")
+				if s.Recompute < RecomputeLayer {
+					attention("activations", layer, &a)
+				}
+				if s.Recompute < RecomputeFFN {
+					ffn("activations", layer, &a)
+				}
+				if st.split {
+					later := func(name string, cols int) tensor.Mat { return mat("activations", layer+name, cols) }
+					a.later = deferred{later("dffn", c.Dim), later("do", c.Dim), later("dgate up", 2*c.FFN),
+						later("dqkv", qd+2*kd)}
+				}
+				m.acts = append(m.acts, a)
+			}
+			m.last = norm("activations", name("output"))
+			if train && dres.Rows == 0 {
+				m.dres = mat("activations", name("dresidual"), c.Dim)
+			}
+			st.slots[k] = append(st.slots[k], m)
 		}
-		m.last = norm("activations", name("output"))
-		if train && !st.Params.ends {
-			m.dres = mat("activations", name("dresidual"), c.Dim)
-		}
-		st.slots = append(st.slots, m)
 	}
-	st.Select(0)
+	st.Select(0, 0)
 	if dev != nil {
 		st.q = dev.Queue(tensor.Compute)
 		st.uploadTable(s.Length)
@@ -218,16 +256,19 @@ type Input struct {
 	Cache *Cache
 }
 
-// Select takes the micro-batch in slot i in hand, as it was left.
-func (s *Stage) Select(i int) { s.microBatch = s.slots[i] }
+// Select takes the micro-batch in a slot of a chunk in hand, as it was left.
+func (s *Stage) Select(chunk, slot int) { s.microBatch = s.slots[chunk][slot] }
 
-// Input is where Forward of a stage that does not begin the model finds the residual, x [n·Dim].
+// Ends says whether the chunk in hand is the model's last, with the head.
+func (s *Stage) Ends() bool { return s.ends }
+
+// Input is where Forward of a chunk that does not begin the model finds the residual, x [n·Dim].
 func (s *Stage) Input() tensor.Buffer { return s.flat(s.acts[0].in.x) }
 
-// Output is where Forward leaves the residual for the next stage, x [n·Dim].
+// Output is where Forward leaves the residual for the next chunk, x [n·Dim].
 func (s *Stage) Output() tensor.Buffer { return s.flat(s.last.x) }
 
-// ResidualGradient is where Backward of a stage that does not end the model finds the gradient of its output, and where
+// ResidualGradient is where Backward of a chunk that does not end the model finds the gradient of its output, and where
 // it leaves that of its input, x [n·Dim].
 func (s *Stage) ResidualGradient() tensor.Buffer { return s.flat(s.dres) }
 

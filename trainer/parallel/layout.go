@@ -107,6 +107,8 @@ func (s Spec) faults(world int) []string {
 	if _, ok := Schedules[s.Schedule]; !ok {
 		faults = append(faults, fmt.Sprintf("pipeline schedule is %q, want one of %s", s.Schedule,
 			strings.Join(slices.Sorted(maps.Keys(Schedules)), ", ")))
+	} else if s.Virtual > 1 && s.Pipeline == 1 {
+		faults = append(faults, fmt.Sprintf("virtual is %d, but a pipeline of 1 stage has 1 chunk of layers", s.Virtual))
 	} else if s.Virtual > 1 && s.Schedule != "interleaved" {
 		faults = append(faults, fmt.Sprintf("virtual is %d, but only the interleaved schedule has more than 1 chunk on a "+
 			"stage, not %s", s.Virtual, s.Schedule))

@@ -14,9 +14,13 @@ func Layout(job *config.Job, ranks int) (parallel.Layout, error) {
 	if ranks == 0 {
 		ranks = max(1, int(p.Data)) * p.Tensor * p.Pipeline * p.Context
 	}
+	virtual := max(1, int(p.Virtual))
+	if p.Virtual == 0 && p.PipelineSchedule == "interleaved" && p.Pipeline > 1 {
+		virtual = 2
+	}
 	l, err := parallel.Resolve(parallel.Spec{
 		Data: int(p.Data), Tensor: p.Tensor, Pipeline: p.Pipeline, Context: p.Context,
-		Schedule: p.PipelineSchedule, Virtual: 1, Zero: p.Zero,
+		Schedule: p.PipelineSchedule, Virtual: virtual, Zero: p.Zero,
 		GlobalBatch: job.Train.GlobalBatch, MicroBatch: job.Train.MicroBatch, SequenceLength: job.Data.SequenceLength,
 		Canonical: job.Numerics == "canonical",
 	}, ranks, job.Model.Config())

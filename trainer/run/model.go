@@ -119,7 +119,9 @@ func (m *Model) Evaluate(ctx context.Context, data string, sequences, size int) 
 	if err != nil {
 		return Measure{}, err
 	}
-	got, err := e.evaluate(ctx, m.dev, &parallel.Executor{Stage: m.stage, Queue: m.q, Ranks: []int{0}}, m.sum)
+	got, err := e.evaluate(ctx, m.dev, &parallel.Executor{
+		Pipeline: parallel.Pipeline{Stages: 1, Virtual: 1}, Stage: m.stage, Queue: m.q,
+	}, m.sum)
 	if err == nil {
 		err = got.conclude()
 	}

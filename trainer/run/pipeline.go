@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"slices"
 
 	"github.com/herdtrain/herd/trainer/config"
 	"github.com/herdtrain/herd/trainer/llama"
@@ -10,25 +11,28 @@ import (
 
 // stagePlan is what one stage of a pipeline does in a step.
 type stagePlan struct {
-	layers  parallel.Range
-	actions []parallel.Action
-	slots   int
-	count   int // micro-batches
+	pipeline parallel.Pipeline
+	chunks   []llama.Chunk
+	actions  []parallel.Action
+	slots    []int // of each chunk
+	splits   bool  // the backward pass
 }
 
 // planStage is the plan of a rank. Each pipeline has as many micro-batches as its part of the batch needs.
 func planStage(job *config.Job, l parallel.Layout, rank int) stagePlan {
 	at := l.Mesh.Coord(rank)
-	p := l.Pipeline
 	n := share(l, job.Train.GlobalBatch, at[parallel.DP]).Len()
-	s := stagePlan{
-		layers: parallel.ChunkLayers(p.Layers, p.Stages, at[parallel.PP]), slots: 1,
-		count: (n + job.Train.MicroBatch - 1) / job.Train.MicroBatch,
+	s := stagePlan{pipeline: l.Pipeline, slots: make([]int, l.Pipeline.Virtual)}
+	p := &s.pipeline
+	if p.MicroBatches = (n + job.Train.MicroBatch - 1) / job.Train.MicroBatch; p.MicroBatches > 0 {
+		s.actions = parallel.Schedules[l.Schedule](*p)[at[parallel.PP]]
+		s.slots = p.Slots(s.actions)
 	}
-	if p.MicroBatches = s.count; s.count > 0 {
-		s.actions = parallel.Schedules[l.Schedule](p)[at[parallel.PP]]
-		s.slots = parallel.Slots(s.actions)
+	for k, slots := range s.slots {
+		layers := parallel.ChunkLayers(p.Layers, p.Chunks(), k*p.Stages+at[parallel.PP])
+		s.chunks = append(s.chunks, llama.Chunk{Lo: layers.Lo, Hi: layers.Hi, Slots: slots})
 	}
+	s.splits = slices.ContainsFunc(s.actions, func(a parallel.Action) bool { return a.Kind == parallel.BackwardWeight })
 	return s
 }
 
@@ -65,7 +69,7 @@ func (w *worker) split(ctx context.Context) (err error) {
 		w.groups = append(w.groups, w.kv)
 	}
 	w.pipeline = &parallel.Executor{
-		Stage: w.stage, Queue: w.q, World: w.world, Ranks: w.layout.Mesh.Group(w.number, parallel.PP),
+		Pipeline: w.plan.pipeline, Stage: w.stage, Queue: w.q, World: w.world, Ranks: w.layout.Mesh.Group(w.number, parallel.PP),
 		Index: w.coord[parallel.PP],
 	}
 	return nil

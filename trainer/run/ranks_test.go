@@ -121,13 +121,19 @@ func TestPipeline(t *testing.T) {
 	for _, numerics := range []string{"fast", "canonical"} {
 		sets := []string{"train.steps=3", "train.precision=fp32", "model.layers=5", "numerics=" + numerics}
 		want := runOn(t, 1, t.TempDir(), sets...)
-		for i, c := range short([]struct{ ranks, stages int }{{4, 2}, {3, 3}, {2, 2}, {5, 5}, {6, 2}, {6, 3}}, 2) {
-			schedule, micro := []string{"1f1b", "gpipe"}[i%2], 1+i%3
-			name := fmt.Sprintf("%s-%d-ranks-%d-stages-%s-micro-%d", numerics, c.ranks, c.stages, schedule, micro)
+		for i, c := range short([]struct {
+			ranks, stages int
+			schedule      string
+		}{
+			{4, 2, "interleaved"}, {3, 3, "zb-h1"}, {2, 2, "interleaved"}, {5, 5, "1f1b"}, {6, 2, "gpipe"}, {6, 3, "zb-h1"},
+			{2, 2, "zb-h1"}, {4, 4, "gpipe"}, {2, 2, "1f1b"},
+		}, 2) {
+			micro := 1 + i%3
+			name := fmt.Sprintf("%s-%d-ranks-%d-stages-%s-micro-%d", numerics, c.ranks, c.stages, c.schedule, micro)
 			t.Run(name, func(t *testing.T) {
-				recompute := []string{"none", "selective", "full"}[i%3]
+				recompute := []string{"none", "full", "selective", "none"}[i%4]
 				got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.pipeline=", c.stages),
-					"parallel.recompute="+recompute, "parallel.pipeline_schedule="+schedule, fmt.Sprint("train.micro_batch=", micro))...)
+					"parallel.recompute="+recompute, "parallel.pipeline_schedule="+c.schedule, fmt.Sprint("train.micro_batch=", micro))...)
 				if numerics == "fast" {
 					got.near(t, want, "fp32")
 				} else {

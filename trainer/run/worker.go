@@ -65,8 +65,8 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 	w.plan = planStage(job, l, rank)
 	model := job.Model.Config()
 	size := llama.Size{
-		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Slots: w.plan.slots,
-		Lo: w.plan.layers.Lo, Hi: w.plan.layers.Hi, Shards: l.Shard, Recompute: llama.Recomputes[job.Parallel.Recompute],
+		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Chunks: w.plan.chunks, Shards: l.Shard,
+		Recompute: llama.Recomputes[job.Parallel.Recompute], SplitBackward: w.plan.splits,
 	}
 	if tp := l.Mesh[parallel.TP]; tp > 1 {
 		size.Share = parallel.Share(model, tp, l.Mesh.Coord(rank)[parallel.TP])
