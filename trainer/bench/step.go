@@ -144,12 +144,8 @@ func newTraining(m *machine, job *config.Job) (*training, error) {
 	}
 	t.place(t.arena, m, job)
 
-	host := make([]float32, t.stage.Params.Len)
-	t.stage.Params.Initialize(host, 0, job.Job.Seed)
-	m.Upload(m.q, t.opt.Master, tensor.HostBytes(tensor.HostBuffer(host)))
-	if t.opt.Master != t.stage.Params.Weights {
-		m.Cast(m.q, t.stage.Params.Weights, t.opt.Master)
-	}
+	t.opt.Initialize(m, m.q, job.Job.Seed)
+	t.opt.Derive(m, m.q)
 	n := job.Train.MicroBatch * job.Data.SequenceLength
 	t.in = llama.Input{
 		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, IDs: make([]int32, n), Targets: make([]int32, n),
@@ -173,7 +169,7 @@ func (t *training) place(a *tensor.Arena, dev tensor.Device, job *config.Job) {
 		Recompute: llama.Recomputes[job.Parallel.Recompute],
 	}
 	t.stage = llama.NewStage(a, dev, job.Model.Config(), dt, size, true)
-	t.opt = optim.New(a, t.stage.Params, 0, t.stage.Params.Len)
+	t.opt = optim.New(a, t.stage.Params)
 	t.opt.Beta1, t.opt.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]
 	t.opt.Eps, t.opt.WeightDecay, t.opt.ClipNorm = job.Optimizer.Eps, job.Optimizer.WeightDecay, job.Optimizer.ClipNorm
 }

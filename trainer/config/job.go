@@ -103,6 +103,7 @@ type Parallel struct {
 	Pipeline         int    `yaml:"pipeline"`
 	Context          int    `yaml:"context"`
 	Zero             int    `yaml:"zero"`
+	Shard            Degree `yaml:"shard"`
 	PipelineSchedule string `yaml:"pipeline_schedule"`
 	Virtual          Degree `yaml:"virtual"`
 	Recompute        string `yaml:"recompute"`

@@ -8,14 +8,22 @@ import "github.com/herdtrain/herd/tensor"
 func (s *Stage) Backward() {
 	if s.ends {
 		s.normBackward(s.Params.norm, s.norm(s.last), false)
+		s.reduce(s.Params.norm, true)
+		if s.Params.head.unit > s.Params.norm.unit {
+			s.reduce(s.Params.head, true)
+		}
 	}
 	for l := s.hi - 1; l >= s.lo; l-- {
 		a, p := s.layer(l), s.Params.layers[l]
+		if l > s.lo {
+			s.fetch(s.Params.layers[l-1].qkv)
+		}
 		s.recompute(l, a, p)
 		s.ffnBackward(a, p)
 		s.normBackward(p.norm2, a.mid, true)
 		s.attentionBackward(a, p)
 		s.normBackward(p.norm1, a.in, true)
+		s.reduce(p.qkv, !s.split)
 	}
 	if !s.begins {
 		return
@@ -24,6 +32,7 @@ func (s *Stage) Backward() {
 	s.gradient(embed, 0, dres.Rows, func(i, j int, g tensor.Buffer) {
 		s.dev.EmbedBackward(s.q, tensor.Matrix(g, embed.rows, embed.cols), dres.RowRange(i, j), s.ids.Slice(i, j))
 	})
+	s.reduce(embed, true)
 }
 
 // BackwardWeight adds the gradients that Backward of the micro-batch in hand has left, when other micro-batches may have
@@ -32,6 +41,9 @@ func (s *Stage) BackwardWeight() {
 	d, q, eps := s.dev, s.q, s.Config.NormEps
 	for l := s.hi - 1; l >= s.lo; l-- {
 		a, p := s.layer(l), s.Params.layers[l]
+		if l > s.lo {
+			s.fetch(s.Params.layers[l-1].qkv)
+		}
 		s.recompute(l, a, p)
 		d.SwiGLU(q, s.hidden(), a.gateUp)
 		s.weightGradient(p.down, a.later.down, s.hidden())
@@ -40,6 +52,7 @@ func (s *Stage) BackwardWeight() {
 		s.weightGradient(p.o, a.later.o, a.o)
 		d.RMSNorm(q, s.y(), a.in.rstd, a.in.x, s.weight(p.norm1), eps)
 		s.weightGradient(p.qkv, a.later.qkv, s.y())
+		s.reduce(p.qkv, true)
 	}
 }
 

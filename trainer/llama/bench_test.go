@@ -18,10 +18,8 @@ func BenchmarkStep(b *testing.B) {
 		b.Run(dt.String(), func(b *testing.B) {
 			const sequences, length = 4, 128
 			m := newTrained(b, c, dt, llama.Size{Sequences: sequences, Length: length}, "")
-			host := make([]float32, m.stage.Params.Len)
-			m.stage.Params.Initialize(host, 0, 1)
-			m.dev.Upload(m.q, m.opt.Master, tensor.HostBytes(tensor.HostBuffer(host)))
-			m.dev.Cast(m.q, m.stage.Params.Weights, m.opt.Master)
+			m.opt.Initialize(m.dev, m.q, 1)
+			m.opt.Derive(m.dev, m.q)
 			in := llama.Input{Sequences: sequences, Length: length}
 			for range sequences * length {
 				in.IDs = append(in.IDs, rand.Int32N(int32(c.Vocab)))

@@ -13,6 +13,7 @@ func (s *Stage) Forward() {
 	d, q := s.dev, s.q
 	eps := s.Config.NormEps
 	res := s.layer(s.lo).in
+	s.fetch(s.Params.layers[s.lo].qkv)
 	if s.begins {
 		d.Embed(q, res.x, s.matrix(s.Params.embed), s.perToken(s.ids, 1))
 		s.sum(res.x)
@@ -20,6 +21,11 @@ func (s *Stage) Forward() {
 	d.RMSNorm(q, s.y(), res.rstd, res.x, s.norm1(s.lo), eps)
 	for l := s.lo; l < s.hi; l++ {
 		a, p := s.layer(l), s.Params.layers[l]
+		if l+1 < s.hi {
+			s.fetch(s.Params.layers[l+1].qkv)
+		} else if s.ends {
+			s.fetch(s.Params.norm)
+		}
 		s.attention(l, a, p)
 		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), s.weight(p.norm2), eps)
 		s.ffn(a, p)
@@ -76,9 +82,10 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 			s.sum(y)
 		}
 	})
-	if loss := s.perToken(s.loss, 1); s.leaves == nil {
+	switch loss := s.perToken(s.loss, 1); {
+	case s.leaves == nil:
 		d.Sum(q, sum, loss)
-	} else {
+	case s.sequence >= 0:
 		s.leaves.Losses(sum, loss)
 	}
 }
@@ -152,15 +159,6 @@ func (s *Stage) norm1(l int) tensor.Buffer {
 		return s.weight(p.layers[l-1].norm1)
 	}
 }
-
-// weight is the weights at p, x [rows·cols].
-func (s *Stage) weight(p span) tensor.Buffer { return p.of(s.Params.Weights) }
-
-// matrix is the weights at p, x [rows, cols].
-func (s *Stage) matrix(p span) tensor.Mat { return tensor.Matrix(s.weight(p), p.rows, p.cols) }
-
-// grad is where the gradient of the weights at p adds up, acc [rows·cols].
-func (s *Stage) grad(p span) tensor.Buffer { return p.of(s.Params.Grads) }
 
 // columns gives the Q, K and V columns of a packed matrix.
 func (s *Stage) columns(qkv tensor.Mat) (q, k, v tensor.Mat) {

@@ -132,13 +132,13 @@ func newTrained(t testing.TB, c llama.Config, dt tensor.DType, s llama.Size, ker
 	})
 	plan := tensor.NewPlan()
 	p := llama.NewStage(plan, nil, c, dt, s, true).Params
-	optim.New(plan, p, 0, p.Len)
+	optim.New(plan, p)
 	arena, err := plan.Arena(dev)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &trained{dev: dev, q: dev.Queue(tensor.Compute), stage: llama.NewStage(arena, dev, c, dt, s, true)}
-	m.opt = optim.New(arena, m.stage.Params, 0, m.stage.Params.Len)
+	m.opt = optim.New(arena, m.stage.Params)
 	if arena.Bytes() != plan.Bytes() {
 		t.Errorf("the arena holds %d bytes, the plan said %d", arena.Bytes(), plan.Bytes())
 	}

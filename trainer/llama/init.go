@@ -46,7 +46,7 @@ func (p *Params) Initialize(master []float32, lo int, seed uint64) {
 		})
 	}
 	for _, q := range p.List {
-		first, end := q.Within(lo, lo+len(master))
+		first, end := q.Within(Items{lo, lo + len(master)})
 		for i := first; i < end; i += chunk {
 			jobs <- job{q, i, min(i+chunk, end)}
 		}

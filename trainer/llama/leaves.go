@@ -41,6 +41,9 @@ func (s *Stage) gradient(p span, from, to int, add func(i, j int, g tensor.Buffe
 
 // eachLeaf calls f with each leaf of the micro-batch and its rows.
 func (s *Stage) eachLeaf(f func(leaf, i, j int)) {
+	if s.sequence < 0 {
+		return
+	}
 	for b := range s.batch {
 		for r := range TokenLeaves {
 			if lo, hi := TokenLeaf(s.length, r); lo < hi {

@@ -23,6 +23,7 @@ type Param struct {
 	// Initialisation: normal with this standard deviation, cut at ±Cut.
 	Std, Cut float64
 
+	Unit   int // of Params.Units
 	offset int // elements into the flat arrays
 }
 
@@ -38,10 +39,10 @@ func (p Param) Len() int {
 // Of is the parameter's part of a flat array (weights, gradients, master weights, moments).
 func (p Param) Of(flat tensor.Buffer) tensor.Buffer { return flat.Slice(p.offset, p.offset+p.Len()) }
 
-// Within is the part of the parameter that lies in elements [lo, hi) of the flat arrays, as elements [first, end) of the
+// Within is the part of the parameter that lies in some elements of the flat arrays, as elements [first, end) of the
 // parameter; empty if there is none.
-func (p Param) Within(lo, hi int) (first, end int) {
-	first, end = max(lo-p.offset, 0), min(hi-p.offset, p.Len())
+func (p Param) Within(flat Items) (first, end int) {
+	first, end = max(flat.Lo-p.offset, 0), min(flat.Hi-p.offset, p.Len())
 	return first, max(first, end)
 }
 
@@ -62,8 +63,11 @@ type Params struct {
 	// tied to it, whose gradients are summed apart.
 	SumLen int
 
-	Weights tensor.Buffer // x [Len], what the passes read
-	Grads   tensor.Buffer // acc [Len], what Backward adds to; zero Buffer for a model that is not trained
+	Units []Unit // ascending; all have a length that can be cut into equal shards
+
+	Weights tensor.Buffer // x [Len], what the passes read; zero Buffer with ZeRO 3
+	// Grads is acc [Len], what Backward adds to; zero Buffer for a model that is not trained, and from ZeRO 2 on.
+	Grads tensor.Buffer
 
 	begins, ends bool // the model: with the embedding, with the final norm and the head
 	layers       []layerParams
@@ -72,7 +76,7 @@ type Params struct {
 }
 
 // span is a matrix of the flat arrays. LeafSums have its gradient at offset sum.
-type span struct{ offset, rows, cols, sum int }
+type span struct{ offset, rows, cols, sum, unit int }
 
 func (s span) of(flat tensor.Buffer) tensor.Buffer {
 	return flat.Slice(s.offset, s.offset+s.rows*s.cols)
@@ -91,15 +95,15 @@ func (p *Params) largest() int {
 	return n
 }
 
-// KVGrads are the gradients of the K and V weights of each layer, acc, which ranks with the same KV heads add up.
-func (p *Params) KVGrads() []tensor.Buffer {
-	var all []tensor.Buffer
+// KV is the elements [lo, hi) of the flat arrays with the K and V weights of a unit, which ranks with the same KV heads
+// add up; none if it is no layer.
+func (p *Params) KV(unit int) (lo, hi int) {
 	for i, q := range p.List {
-		if strings.HasSuffix(q.Name, "k_proj.weight") {
-			all = append(all, p.Grads.Slice(q.offset, q.offset+q.Len()+p.List[i+1].Len()))
+		if q.Unit == unit && strings.HasSuffix(q.Name, "k_proj.weight") {
+			return q.offset, q.offset + q.Len() + p.List[i+1].Len()
 		}
 	}
-	return all
+	return 0, 0
 }
 
 // Sums is where in the flat array of LeafSums gradients begin, and their lengths.
@@ -122,16 +126,16 @@ func (p *Params) Sums() map[int]int {
 	return all
 }
 
-// TiedGrads is the gradient of the embedding or the head of a stage that holds one of two that are tied, acc; false if it
-// does not.
-func (p *Params) TiedGrads(c Config) (tensor.Buffer, bool) {
+// TiedUnit is the unit of the embedding, or of the head, of a stage that holds one of two that are tied; −1 if it does
+// not. Their shards are alike.
+func (p *Params) TiedUnit(c Config) int {
 	switch {
 	case !c.Tied || p.begins == p.ends:
-		return tensor.Buffer{}, false
+		return -1
 	case p.begins:
-		return p.embed.of(p.Grads), true
+		return p.embed.unit
 	}
-	return p.head.of(p.Grads), true
+	return p.head.unit
 }
 
 // TiedHead is the elements [lo, hi) of the flat arrays whose gradient is the sum of what LeafSums have at lo and at Len:
@@ -140,20 +144,30 @@ func (p *Params) TiedHead() (lo, hi int) { return p.embed.offset, p.embed.offset
 
 const alignElems = tensor.Align / 2 // so that every matrix of a bf16 array starts on an aligned address
 
-// NewParams lays out the parameters of the layers of s, in flat arrays that can be cut into its number of equal shards,
-// and asks for their weights, of dtype dt, and, when they are to be trained, gradients.
+// NewParams lays out the parameters of the layers of s, in flat arrays, and asks for their weights, of dtype dt, and, when
+// they are to be trained, gradients.
 func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *Params {
 	p := &Params{begins: s.Chunks[0].Lo == 0, ends: s.Chunks[len(s.Chunks)-1].Hi == c.Layers}
 	d, qd, kd := c.Dim, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	share := s.Share.whole(c)
 	heads := func(i Items) Items { return Items{i.Lo * c.HeadDim, i.Hi * c.HeadDim} }
 	place := func(q Param) int {
-		q.offset = p.Len
+		q.offset, q.Unit = p.Len, len(p.Units)-1
 		p.List = append(p.List, q)
 		p.Len += q.Len()
 		return q.offset
 	}
 	align := func(to int) { p.Len = (p.Len + to - 1) / to * to }
+	// unit begins the next one, or ends the last.
+	unit := func(more bool) {
+		align(alignElems * s.Sharding.ranks())
+		if n := len(p.Units); n > 0 {
+			p.Units[n-1].Hi = p.Len
+		}
+		if more {
+			p.Units = append(p.Units, Unit{Items: Items{Lo: p.Len}})
+		}
+	}
 	// part is some rows and columns of a matrix.
 	part := func(name string, std, cut float64, rows, cols int, r, c Items) Param {
 		return Param{
@@ -176,7 +190,7 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 	// add places matrices of equal width one under another.
 	add := func(parts ...Param) span {
 		align(alignElems)
-		s := span{offset: p.Len, cols: int(parts[0].Extent[1]), sum: p.Len}
+		s := span{offset: p.Len, cols: int(parts[0].Extent[1]), sum: p.Len, unit: len(p.Units) - 1}
 		for _, q := range parts {
 			place(q)
 			s.rows += int(q.Extent[0])
@@ -187,19 +201,20 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 		align(alignElems)
 		shape := []int64{int64(d)}
 		at := place(Param{Name: name, Shape: shape, Offset: []int64{0}, Extent: shape, Copy: !share.First, Norm: true})
-		return span{at, 1, d, at}
+		return span{at, 1, d, at, len(p.Units) - 1}
 	}
 	// torchtitan's scheme (models/llama3: init_weights): an absolute cut at ±2 in trunc_normal_, the head at ±3σ.
 	headStd := 1 / math.Sqrt(float64(d))
 	embedding := func(std, cut float64) Param {
 		return byRows("model.embed_tokens.weight", std, cut, c.Vocab, share.Vocab)
 	}
-	switch {
-	case !p.begins:
-	case c.Tied: // a tied weight takes the head's draw
-		p.embed = add(embedding(headStd, 3*headStd))
-	default:
-		p.embed = add(embedding(1, 2))
+	if p.begins {
+		unit(true)
+		std, cut := 1.0, 2.0
+		if c.Tied { // a tied weight takes the head's draw
+			std, cut = headStd, 3*headStd
+		}
+		p.embed = add(embedding(std, cut))
 	}
 	layer := func(l int) {
 		name := func(s string) string { return fmt.Sprintf("model.layers.%d.%s.weight", l, s) }
@@ -220,10 +235,12 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 	}
 	for _, k := range s.Chunks {
 		for l := k.Lo; l < k.Hi; l++ {
+			unit(true)
 			layer(l)
 		}
 	}
 	if p.ends {
+		unit(true)
 		p.norm = norm("model.norm.weight")
 		switch {
 		case !c.Tied:
@@ -231,20 +248,45 @@ func NewParams(a *tensor.Arena, c Config, dt tensor.DType, train bool, s Size) *
 		case p.begins:
 			p.head = p.embed
 		default: // the copy of the last of several stages
+			unit(true)
 			q := embedding(headStd, 3*headStd)
 			q.Copy = true
 			p.head = add(q)
 		}
 	}
-	align(alignElems * max(s.Shards, 1))
+	unit(false)
 	if p.SumLen = p.Len; c.Tied && p.begins && p.ends { // the head's gradient is a tree of its own
 		p.head.sum = p.Len
 		p.SumLen += p.head.rows * p.head.cols
 	}
 
-	p.Weights = a.Alloc("weights", "weights", dt, p.Len)
-	if train {
+	p.alloc(a, dt, train, s.Sharding)
+	return p
+}
+
+// alloc asks for the memory of the weights and gradients that s keeps here.
+func (p *Params) alloc(a *tensor.Arena, dt tensor.DType, train bool, s Sharding) {
+	if s.Stage < 3 {
+		p.Weights = a.Alloc("weights", "weights", dt, p.Len)
+	}
+	if train && s.Stage < 2 {
 		p.Grads = a.Alloc("gradients", "gradients", dt.Accum(), p.Len)
 	}
-	return p
+	for i := range p.Units {
+		u := &p.Units[i]
+		n := u.Len() / s.ranks()
+		u.Own = Items{u.Lo + n*s.Index, u.Lo + n*(s.Index+1)}
+		if s.Stage < 3 {
+			u.Weights = p.Weights.Slice(u.Own.Lo, u.Own.Hi)
+		} else {
+			u.Weights = a.Alloc("weights", fmt.Sprintf("unit %d/weights", i), dt, n)
+		}
+		switch {
+		case !train:
+		case s.Stage < 2:
+			u.Grads = p.Grads.Slice(u.Own.Lo, u.Own.Hi)
+		default:
+			u.Grads = a.Alloc("gradients", fmt.Sprintf("unit %d/gradients", i), dt.Accum(), n)
+		}
+	}
 }

@@ -24,6 +24,8 @@ type Stage struct {
 	again Recompute
 	split bool // Backward leaves gradients to BackwardWeight
 
+	sharding Sharding
+
 	leaves LeafSums // of canonical numerics; nil: fast
 	leaf   tensor.Buffer
 
@@ -35,7 +37,8 @@ type Stage struct {
 type microBatch struct {
 	chunk
 	batch, length int
-	sequence      int // number in the whole batch of its first
+	sequence      int  // number in the whole batch of its first
+	final         bool // of the step
 	shape         tensor.AttentionShape
 	cache         *Cache
 
@@ -113,7 +116,7 @@ type Size struct {
 	Share             Share   // of each layer
 	Recompute         Recompute
 	SplitBackward     bool     // for BackwardInput and BackwardWeight
-	Shards            int      // into which the parameters' flat arrays can be cut equally; 0 is as 1
+	Sharding          Sharding // of the parameters
 	Leaves            LeafSums // if not nil, takes the sums over tokens: canonical numerics
 }
 
@@ -134,7 +137,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	n, acc := s.Sequences*s.Length, dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	st := &Stage{Config: c, Params: params, share: share, dev: dev, train: train, again: s.Recompute,
-		split: train && s.SplitBackward}
+		split: train && s.SplitBackward, sharding: s.Sharding}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
@@ -248,10 +251,13 @@ func (s *Stage) uploadTable(length int) {
 // Input is a micro-batch on the host: Sequences rows of Length tokens, one after another.
 type Input struct {
 	Sequences, Length int
-	Sequence          int     // number of the first in the whole batch, for canonical numerics
-	IDs               []int32 // [Sequences·Length]
-	Targets           []int32 // the next token; negative: not a target. nil: there is no loss to compute
-	First             []int32 // index in its sequence of the first token of its document; nil: all zeros
+	// Sequence is the number of the first in the whole batch, for canonical numerics. Negative: it is only there so that
+	// all ranks have as many micro-batches, without targets, and counts for nothing.
+	Sequence int
+	Last     bool    // micro-batch of the step
+	IDs      []int32 // [Sequences·Length]
+	Targets  []int32 // the next token; negative: not a target. nil: there is no loss to compute
+	First    []int32 // index in its sequence of the first token of its document; nil: all zeros
 	// Cache holds the tokens before IDs, which are added to it, if there is one sequence to evaluate; nil: none.
 	Cache *Cache
 }
@@ -290,7 +296,7 @@ func (s *Stage) Load(in Input) {
 	}
 	c := s.Config
 	moved := s.batch != in.Sequences || s.length != in.Length || s.shape.Offset != offset
-	s.batch, s.length, s.sequence, s.cache = in.Sequences, in.Length, in.Sequence, in.Cache
+	s.batch, s.length, s.sequence, s.final, s.cache = in.Sequences, in.Length, in.Sequence, in.Last, in.Cache
 	s.shape = tensor.AttentionShape{
 		Batch: in.Sequences, Length: in.Length, Keys: offset + in.Length, Offset: offset,
 		Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: c.attentionScale(), Window: c.Window,

@@ -2,69 +2,103 @@
 package optim
 
 import (
+	"fmt"
+
 	"github.com/herdtrain/herd/tensor"
 	"github.com/herdtrain/herd/trainer/llama"
 )
 
-// AdamW is AdamW with decoupled weight decay and fp32 master weights, over the elements [Lo, Hi) of a model's flat
-// arrays: with ZeRO each rank has a shard of them. Norm weights are not decayed.
+// AdamW is AdamW with decoupled weight decay and fp32 master weights, over the elements of a model that this rank owns:
+// with ZeRO a shard of each unit. Norm weights are not decayed.
 type AdamW struct {
 	Beta1, Beta2, Eps, WeightDecay float64
 	ClipNorm                       float64 // largest norm of the whole gradient; 0: not clipped
 
-	Lo, Hi int
-	// Master, M and V are acc [Hi−Lo]. Master is the weights themselves when they are of that dtype.
-	Master, M, V tensor.Buffer
+	Units []Moments // of the units of the parameters
 
-	params  *llama.Params
-	counted [][2]int      // elements of the shard whose gradients count: copies on other ranks do not
-	stats   tensor.Buffer // F64 [5]: loss sum, squared gradient norm, stop, clipping factor, applied
+	params *llama.Params
+	stats  tensor.Buffer // F64 [5]: loss sum, squared gradient norm, stop, clipping factor, applied
 }
 
-// New asks for the memory of an optimizer of elements [lo, hi). The caller sets the exported numbers.
-func New(a *tensor.Arena, p *llama.Params, lo, hi int) *AdamW {
-	acc := p.Weights.DType().Accum()
-	o := &AdamW{params: p, Lo: lo, Hi: hi, counted: counted(p, lo, hi)}
-	if p.Weights.DType() == acc {
-		o.Master = p.Weights.Slice(lo, hi)
-	} else {
-		o.Master = a.Alloc("optimizer", "master weights", acc, hi-lo)
+// Moments is the optimizer's state of the elements of a unit that this rank owns, acc each. Master is the weights
+// themselves when they are of that dtype.
+type Moments struct{ Master, M, V tensor.Buffer }
+
+// New asks for the memory of an optimizer. The caller sets the exported numbers.
+func New(a *tensor.Arena, p *llama.Params) *AdamW {
+	o := &AdamW{params: p, stats: a.Alloc("workspace", "step statistics", tensor.F64, 5)}
+	for i, u := range p.Units {
+		n, acc := u.Weights.Len(), u.Weights.DType().Accum()
+		alloc := func(name string) tensor.Buffer {
+			return a.Alloc("optimizer", fmt.Sprintf("unit %d/%s", i, name), acc, n)
+		}
+		m := Moments{Master: u.Weights}
+		if u.Weights.DType() != acc {
+			m.Master = alloc("master weights")
+		}
+		m.M, m.V = alloc("first moment"), alloc("second moment")
+		o.Units = append(o.Units, m)
 	}
-	o.M = a.Alloc("optimizer", "first moment", acc, hi-lo)
-	o.V = a.Alloc("optimizer", "second moment", acc, hi-lo)
-	o.stats = a.Alloc("workspace", "step statistics", tensor.F64, 5)
 	return o
 }
 
-// counted is the ranges of elements [lo, hi) without copies, neighbours joined.
-func counted(p *llama.Params, lo, hi int) (ranges [][2]int) {
-	from := lo
-	for _, q := range p.List {
-		if first, end := q.Within(lo, hi); q.Copy && first < end {
-			at := q.Index(first)
-			ranges = append(ranges, [2]int{from, at})
-			from = at + end - first
+// Initialize gives the master weights their initial values; the moments are zero.
+func (o *AdamW) Initialize(d tensor.Device, q tensor.Queue, seed uint64) {
+	for i, u := range o.params.Units {
+		host := make([]float32, u.Weights.Len())
+		o.params.Initialize(host, u.Own.Lo, seed)
+		d.Upload(q, o.Units[i].Master, tensor.HostBytes(tensor.HostBuffer(host)))
+	}
+}
+
+// Derive rounds the master weights to the weights that the passes read, of what this rank owns.
+func (o *AdamW) Derive(d tensor.Device, q tensor.Queue) {
+	for i, u := range o.params.Units {
+		if master := o.Units[i].Master; master != u.Weights {
+			d.Cast(q, u.Weights, master)
 		}
 	}
-	return append(ranges, [2]int{from, hi})
 }
 
 // Begin clears the gradients and the loss for a new step.
 func (o *AdamW) Begin(d tensor.Device, q tensor.Queue) {
-	d.Fill(q, o.params.Grads, 0)
+	if all := o.params.Grads; all.Len() > 0 {
+		d.Fill(q, all, 0)
+	} else {
+		for _, u := range o.params.Units {
+			d.Fill(q, u.Grads, 0)
+		}
+	}
 	d.Fill(q, o.stats, 0)
 }
 
 // LossSum is where the micro-batches add their losses, F64 [1].
 func (o *AdamW) LossSum() tensor.Buffer { return o.stats.Slice(0, 1) }
 
-// Grads is the gradient of the elements that o updates.
-func (o *AdamW) Grads() tensor.Buffer { return o.params.Grads.Slice(o.Lo, o.Hi) }
+// Counted is the gradient of what this rank owns, acc, without copies of what another rank counts.
+func (o *AdamW) Counted() (grads []tensor.Buffer) {
+	for i, u := range o.params.Units {
+		from := u.Own.Lo
+		add := func(to int) {
+			if from < to {
+				grads = append(grads, u.Grads.Slice(from-u.Own.Lo, to-u.Own.Lo))
+			}
+		}
+		for _, q := range o.params.List {
+			if first, end := q.Within(u.Own); q.Unit == i && q.Copy && first < end {
+				add(q.Index(first))
+				from = q.Index(first) + end - first
+			}
+		}
+		add(u.Own.Hi)
+	}
+	return grads
+}
 
-// Measure adds the squared norm of Grads to the vote, without copies of what another rank counts.
+// Measure adds the squared norm of the gradient to the vote.
 func (o *AdamW) Measure(d tensor.Device, q tensor.Queue) {
-	for _, r := range o.counted {
-		d.SumSquares(q, o.stats.Slice(1, 2), o.params.Grads.Slice(r[0], r[1]))
+	for _, g := range o.Counted() {
+		d.SumSquares(q, o.stats.Slice(1, 2), g)
 	}
 }
 
@@ -79,7 +113,8 @@ func (o *AdamW) Step(d tensor.Device, q tensor.Queue, lr float64, number int64) 
 	d.Gate(q, gate, o.LossSum(), o.stats.Slice(1, 2), o.ClipNorm)
 	s := tensor.AdamWStep{LR: lr, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, Step: number}
 	for _, p := range o.params.List {
-		first, end := p.Within(o.Lo, o.Hi)
+		u, own := o.params.Units[p.Unit], o.Units[p.Unit]
+		first, end := p.Within(u.Own)
 		if first == end {
 			continue
 		}
@@ -87,9 +122,8 @@ func (o *AdamW) Step(d tensor.Device, q tensor.Queue, lr float64, number int64) 
 		if p.Norm {
 			s.WeightDecay = 0
 		}
-		own := func(b tensor.Buffer) tensor.Buffer { return p.Part(b, o.Lo, first, end) }
-		whole := func(b tensor.Buffer) tensor.Buffer { return p.Part(b, 0, first, end) }
-		d.AdamW(q, whole(o.params.Weights), own(o.Master), own(o.M), own(o.V), whole(o.params.Grads), gate, s)
+		part := func(b tensor.Buffer) tensor.Buffer { return p.Part(b, u.Own.Lo, first, end) }
+		d.AdamW(q, part(u.Weights), part(own.Master), part(own.M), part(own.V), part(u.Grads), gate, s)
 	}
 }
 

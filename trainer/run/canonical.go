@@ -19,10 +19,8 @@ type treeSums struct {
 	counts map[int]*count  // by offset
 	lens   map[int]int     // of the gradients, by offset
 	owner  *parallel.Counter
-	shard  parallel.Range // of the flat arrays, what this rank updates
-	tied   parallel.Range // of the flat arrays, the part of the shard whose gradient has two sums
-	buf    []float32      // [SumLen], a node of another rank
-	part   []float32      // of it, the shard and what is tied to it
+	buf    []float32 // [SumLen], a node of another rank
+	part   []float32 // of it, what this rank owns, and what is tied to it
 	exact  parallel.Exact
 	limbs  tensor.Buffer // F64 [ExactLimbs]
 }
@@ -35,7 +33,7 @@ type count struct {
 
 // newTreeSums asks for the memory of a rank's sums, of a model with the given layout of parameters.
 func newTreeSums(a *tensor.Arena, p *llama.Params, job *config.Job, l parallel.Layout, rank int) *treeSums {
-	t := &treeSums{params: p, counts: map[int]*count{}, lens: p.Sums(), shard: shardOf(p, l, rank)}
+	t := &treeSums{params: p, counts: map[int]*count{}, lens: p.Sums()}
 	batch := job.Train.GlobalBatch
 	t.nodes = subtrees(l, batch, l.Mesh.Coord(rank)[parallel.DP])
 	depth := parallel.CounterVectors(batch * llama.TokenLeaves)
@@ -56,9 +54,10 @@ func newTreeSums(a *tensor.Arena, p *llama.Params, job *config.Job, l parallel.L
 	t.sums = vectors("subtree", len(t.nodes), p.SumLen)
 	t.buf = floats("subtree of another rank", p.SumLen)
 	trees := vectors("tree of tokens", depth, p.SumLen)
-	lo, hi := p.TiedHead()
-	t.tied = parallel.Range{Lo: max(lo, t.shard.Lo), Hi: max(lo, t.shard.Lo, min(hi, t.shard.Hi))}
-	n := t.shard.Len() + t.tied.Len()
+	n := 0
+	for _, r := range t.owned() {
+		n += r.Len()
+	}
 	t.part = floats("part of a subtree", n)
 	t.owner = parallel.NewCounter(vectors("tree of ranks", depth, n))
 	t.limbs = a.Alloc("canonical", "squared norm", tensor.F64, parallel.ExactLimbs)
@@ -82,9 +81,16 @@ func subtrees(l parallel.Layout, batch, r int) []parallel.Node {
 	return parallel.Subtrees(parallel.Range{Lo: own.Lo * llama.TokenLeaves, Hi: own.Hi * llama.TokenLeaves})
 }
 
-// shardOf is the part of the flat arrays that a rank updates.
-func shardOf(p *llama.Params, l parallel.Layout, rank int) parallel.Range {
-	return parallel.Split(p.Len, l.Shard, l.ShardIndex(rank))
+// owned is the elements of a node that this rank adds up: of each unit its own, and behind them what is tied to them.
+func (t *treeSums) owned() (all []parallel.Range) {
+	for _, u := range t.params.Units {
+		all = append(all, parallel.Range(u.Own))
+	}
+	if lo, hi := t.params.TiedHead(); lo < hi {
+		own, behind := t.params.Units[0].Own, t.params.Len-lo
+		all = append(all, parallel.Range{Lo: min(own.Lo, hi) + behind, Hi: min(own.Hi, hi) + behind})
+	}
+	return all
 }
 
 // Weights implements llama.LeafSums.
@@ -126,18 +132,21 @@ func (t *treeSums) reduce(w *worker) {
 				x = t.sums[k]
 			}
 			w.exchange(w.data, collective.Broadcast(tensor.HostBuffer(x), r))
-			rest := copy(t.part, x[t.shard.Lo:t.shard.Hi])
-			if lo, _ := t.params.TiedHead(); t.tied.Len() > 0 {
-				copy(t.part[rest:], x[t.params.Len+t.tied.Lo-lo:])
+			rest := t.part
+			for _, r := range t.owned() {
+				rest = rest[copy(rest, x[r.Lo:r.Hi]):]
 			}
 			t.owner.Add(n, t.part)
 		}
 	}
 	t.owner.Sum(t.part)
-	grads := tensor.Host[float32](w.opt.Grads())
-	rest := copy(grads, t.part)
-	for i, x := range t.part[rest:] {
-		grads[t.tied.Lo-t.shard.Lo+i] += x
+	rest := t.part
+	for _, u := range t.params.Units {
+		rest = rest[copy(tensor.Host[float32](u.Grads), rest):]
+	}
+	tied := tensor.Host[float32](t.params.Units[0].Grads)
+	for i, x := range rest {
+		tied[i] += x
 	}
 }
 
@@ -145,8 +154,10 @@ func (t *treeSums) reduce(w *worker) {
 func (t *treeSums) measure(w *worker, counts bool) {
 	t.exact = parallel.Exact{}
 	if counts {
-		for _, x := range tensor.Host[float32](w.opt.Grads()) {
-			t.exact.Add(float64(x) * float64(x))
+		for _, g := range w.opt.Counted() {
+			for _, x := range tensor.Host[float32](g) {
+				t.exact.Add(float64(x) * float64(x))
+			}
 		}
 	}
 	t.exact.Limbs(tensor.Host[float64](t.limbs))

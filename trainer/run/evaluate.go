@@ -26,6 +26,7 @@ type sample struct {
 	stream    dataset.Stream
 	sequences int
 	part      parallel.Range // those that are evaluated here
+	most      int            // evaluated by any rank: all run as many micro-batches
 	batch     int            // sequences at a time
 }
 
@@ -42,7 +43,7 @@ func openSample(job *config.Job, path, tokenizer string, sequences, batch int) (
 		Sources: []dataset.Source{{Path: path, Weight: 1}}, Length: job.Data.SequenceLength, GlobalBatch: sequences,
 		Seed: job.Job.Seed, Vocab: job.Model.Vocab, TokenizerDigest: tokenizer, DocumentMask: job.Data.DocumentMask,
 	})
-	return &sample{s, sequences, parallel.Range{Lo: 0, Hi: sequences}, batch}, err
+	return &sample{s, sequences, parallel.Range{Lo: 0, Hi: sequences}, sequences, batch}, err
 }
 
 // evaluate adds up the losses of the part of the sample that is evaluated here: LossSum and Targets of a Measure. sum is
@@ -53,7 +54,11 @@ func (e *sample) evaluate(ctx context.Context, dev tensor.Device, x *parallel.Ex
 	dev.Fill(q, sum, 0)
 	m := Measure{Sequences: e.sequences}
 	var tokens dataset.Tokens
-	for i := e.part.Lo; i < e.part.Hi; i += e.batch {
+	for i := e.part.Lo; i < e.part.Lo+e.most; i += e.batch {
+		if i >= e.part.Hi {
+			x.Evaluate(padding(tokens.Length), sum)
+			continue
+		}
 		part := dataset.Part{First: i, Count: min(e.batch, e.part.Hi-i)}
 		if err := e.stream.Batch(ctx, 0, part, &tokens); err != nil {
 			return m, err

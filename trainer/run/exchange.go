@@ -21,28 +21,26 @@ func (w *worker) sync(ctx context.Context) error {
 	if w.tensor != nil {
 		errs = append(errs, w.tensor.Work().Wait(ctx))
 	}
+	if w.zero != nil {
+		errs = append(errs, w.zero.Wait(ctx))
+	}
 	for _, work := range w.exchanged {
 		errs = append(errs, work.Wait(ctx))
 	}
 	return errors.Join(append(errs, w.q.Sync(ctx))...)
 }
 
-// reduceGradients adds up the gradients of all data ranks: with ZeRO of each rank's shard there, else of all on all.
+// reduceGradients adds up the gradients of all data ranks, of what each owns there. Most of it went on beside the
+// backward pass.
 func (w *worker) reduceGradients() {
-	grads, own := w.stage.Params.Grads, w.opt.Grads()
-	if w.kv != nil && w.kv.Size() > 1 {
-		for _, g := range w.stage.Params.KVGrads() {
-			w.exchange(w.kv, collective.AllReduce(g, g, collective.Sum))
-		}
-	}
 	switch {
 	case w.trees != nil:
 		w.trees.reduce(w)
-	case w.data.Size() == 1:
-	case w.layout.Zero == 0:
-		w.exchange(w.data, collective.AllReduce(grads, grads, collective.Sum))
-	default:
-		w.exchange(w.data, collective.ReduceScatter(own, grads, collective.Sum))
+		if w.zero != nil {
+			w.zero.SumTied(w.q)
+		}
+	case w.zero != nil:
+		w.zero.Finish()
 	}
 }
 
@@ -72,8 +70,7 @@ func (w *worker) vote(digest []int32, stop bool) {
 
 // gatherWeights gives every rank the weights that others updated.
 func (w *worker) gatherWeights() {
-	if w.layout.Shard > 1 {
-		all := w.stage.Params.Weights
-		w.exchange(w.data, collective.AllGather(all, all.Slice(w.opt.Lo, w.opt.Hi)))
+	if w.zero != nil {
+		w.zero.Update()
 	}
 }

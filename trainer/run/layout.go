@@ -20,13 +20,10 @@ func Layout(job *config.Job, ranks int) (parallel.Layout, error) {
 	}
 	l, err := parallel.Resolve(parallel.Spec{
 		Data: int(p.Data), Tensor: p.Tensor, Pipeline: p.Pipeline, Context: p.Context,
-		Schedule: p.PipelineSchedule, Virtual: virtual, Zero: p.Zero,
+		Schedule: p.PipelineSchedule, Virtual: virtual, Zero: p.Zero, Shard: int(p.Shard),
 		GlobalBatch: job.Train.GlobalBatch, MicroBatch: job.Train.MicroBatch, SequenceLength: job.Data.SequenceLength,
 		Canonical: job.Numerics == "canonical",
 	}, ranks, job.Model.Config())
-	if err == nil && p.Pipeline > 1 && job.Model.Tied {
-		err = fmt.Errorf("%w: pipeline %d of a model with tied embeddings is not supported yet", parallel.ErrLayout, p.Pipeline)
-	}
 	if err == nil && p.Tensor > 1 && job.Numerics == "canonical" {
 		err = fmt.Errorf("%w: tensor %d in numerics: canonical is not supported yet", parallel.ErrLayout, p.Tensor)
 	}

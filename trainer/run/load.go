@@ -10,13 +10,6 @@ import (
 	"github.com/herdtrain/herd/tensor"
 )
 
-// initialize gives the parameters their initial values; the moments are zero.
-func (w *worker) initialize() {
-	host := make([]float32, w.opt.Hi-w.opt.Lo)
-	w.stage.Params.Initialize(host, w.opt.Lo, w.job.Job.Seed)
-	w.dev.Upload(w.q, w.opt.Master, tensor.HostBytes(tensor.HostBuffer(host)))
-}
-
 // load reads this rank's part of the training state of a checkpoint.
 func (w *worker) load(ctx context.Context, c *checkpoint.Checkpoint) error {
 	return loadTensors(ctx, c, w.dev, w.q, state(w.stage.Params, w.opt))
@@ -24,9 +17,7 @@ func (w *worker) load(ctx context.Context, c *checkpoint.Checkpoint) error {
 
 // deriveWeights rounds the master weights to the weights that the passes read, and gathers those of other ranks.
 func (w *worker) deriveWeights(ctx context.Context) error {
-	if own := w.stage.Params.Weights.Slice(w.opt.Lo, w.opt.Hi); w.opt.Master != own {
-		w.dev.Cast(w.q, own, w.opt.Master)
-	}
+	w.opt.Derive(w.dev, w.q)
 	w.gatherWeights()
 	return w.sync(ctx)
 }

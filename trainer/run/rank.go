@@ -27,7 +27,6 @@ type rank struct {
 	coord  parallel.Coord
 	world  collective.Group
 	data   collective.Group // of ranks with the same parameters; nil until split
-	kv     collective.Group // of tensor ranks with the same KV heads; nil without tensor parallelism
 	saves  collective.Group
 	groups []collective.Group // all that were split
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/herdtrain/herd/checkpoint"
 	"github.com/herdtrain/herd/storage"
 	"github.com/herdtrain/herd/tensor"
-	"github.com/herdtrain/herd/trainer/config"
 	"github.com/herdtrain/herd/trainer/parallel"
 )
 
@@ -80,16 +79,20 @@ func short[T any](cases []T, n int) []T {
 }
 
 // TestDataParallel wants the weights, moments, losses and the ledger of a lone rank from several, also where they do not
-// divide the batch, or have none of it.
+// divide the batch, or have none of it, at every ZeRO stage; and with several copies of what ZeRO shards.
 func TestDataParallel(t *testing.T) {
 	for _, precision := range []string{"fp32", "bf16"} {
 		sets := []string{"train.steps=5", "train.precision=" + precision}
 		want := runOn(t, 1, t.TempDir(), sets...)
-		for _, ranks := range short([]int{3, 2, 9}, 1) {
-			for zero := range 2 {
-				t.Run(fmt.Sprintf("%s-%d-ranks-zero-%d", precision, ranks, zero), func(t *testing.T) {
-					sets := append(slices.Clone(sets), fmt.Sprint("parallel.zero=", zero), "train.micro_batch=2")
-					runOn(t, ranks, t.TempDir(), sets...).near(t, want, precision)
+		for i, c := range short([]struct{ ranks, shard int }{{4, 2}, {3, 3}, {2, 2}, {9, 9}, {6, 3}, {6, 2}}, 2) {
+			for zero := range 4 {
+				t.Run(fmt.Sprintf("%s-%d-ranks-shard-%d-zero-%d", precision, c.ranks, c.shard, zero), func(t *testing.T) {
+					sets := append(slices.Clone(sets), fmt.Sprint("parallel.zero=", zero), "train.micro_batch=2",
+						"parallel.recompute="+[]string{"none", "full", "selective"}[i%3])
+					if zero > 0 {
+						sets = append(sets, fmt.Sprint("parallel.shard=", c.shard))
+					}
+					runOn(t, c.ranks, t.TempDir(), sets...).near(t, want, precision)
 				})
 			}
 		}
@@ -104,7 +107,7 @@ func TestCanonical(t *testing.T) {
 			sets := []string{"train.steps=3", "train.precision=" + precision, "numerics=canonical", model}
 			want := runOn(t, 1, t.TempDir(), sets...)
 			for i, ranks := range short([]int{1, 2, 3, 4, 5, 9, 16}, 2) {
-				micro, zero := 1+i%3, i%2
+				micro, zero := 1+i%3, i%4
 				name := fmt.Sprintf("%s-%s-%d-ranks-zero-%d-micro-%d", model, precision, ranks, zero, micro)
 				t.Run(strings.ReplaceAll(name, "=", "-"), func(t *testing.T) {
 					sets := append(slices.Clone(sets), fmt.Sprint("parallel.zero=", zero), fmt.Sprint("train.micro_batch=", micro))
@@ -121,6 +124,7 @@ func TestPipeline(t *testing.T) {
 	for _, numerics := range []string{"fast", "canonical"} {
 		sets := []string{"train.steps=3", "train.precision=fp32", "model.layers=5", "numerics=" + numerics}
 		want := runOn(t, 1, t.TempDir(), sets...)
+		tied := runOn(t, 1, t.TempDir(), append(slices.Clone(sets), "model.tied=true")...)
 		for i, c := range short([]struct {
 			ranks, stages int
 			schedule      string
@@ -132,8 +136,13 @@ func TestPipeline(t *testing.T) {
 			name := fmt.Sprintf("%s-%d-ranks-%d-stages-%s-micro-%d", numerics, c.ranks, c.stages, c.schedule, micro)
 			t.Run(name, func(t *testing.T) {
 				recompute := []string{"none", "full", "selective", "none"}[i%4]
+				want := want
+				if i%3 > 0 {
+					want = tied
+				}
 				got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.pipeline=", c.stages),
-					"parallel.recompute="+recompute, "parallel.pipeline_schedule="+c.schedule, fmt.Sprint("train.micro_batch=", micro))...)
+					"parallel.recompute="+recompute, "parallel.pipeline_schedule="+c.schedule, fmt.Sprint("train.micro_batch=", micro),
+					fmt.Sprint("model.tied=", i%3 > 0), fmt.Sprint("parallel.zero=", i%4))...)
 				if numerics == "fast" {
 					got.near(t, want, "fp32")
 				} else {
@@ -153,10 +162,12 @@ func TestTensorParallel(t *testing.T) {
 			"model.vocab=259",
 		}
 		want := runOn(t, 1, t.TempDir(), sets...)
-		for _, c := range short([]struct{ ranks, tensor, stages int }{{4, 2, 2}, {5, 5, 1}, {2, 2, 1}, {3, 3, 1}, {6, 6, 1}, {12, 3, 2}}, 2) {
+		for i, c := range short([]struct{ ranks, tensor, stages int }{
+			{4, 2, 2}, {5, 5, 1}, {8, 4, 1}, {10, 5, 1}, {2, 2, 1}, {3, 3, 1}, {6, 6, 1}, {12, 3, 2},
+		}, 3) {
 			t.Run(fmt.Sprintf("%s-%d-ranks-tensor-%d-stages-%d", precision, c.ranks, c.tensor, c.stages), func(t *testing.T) {
 				got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.tensor=", c.tensor),
-					fmt.Sprint("parallel.pipeline=", c.stages), "train.micro_batch=2")...)
+					fmt.Sprint("parallel.pipeline=", c.stages), "train.micro_batch=2", fmt.Sprint("parallel.zero=", i%4))...)
 				got.near(t, want, precision)
 			})
 		}
@@ -236,23 +247,35 @@ func TestLayoutErrors(t *testing.T) {
 	}
 }
 
-// TestPlanOfRanks wants the arena of every rank to be its plan, and ZeRO's shards to be a rank's part of the optimizer.
+// TestPlanOfRanks wants the arena of every rank to be its plan, and each ZeRO stage to keep a share of one use more.
 func TestPlanOfRanks(t *testing.T) {
-	job := testJob(t, t.TempDir())
-	lone := optimizerBytes(t, job, 1, 0)
-	for rank := range 4 {
-		if got := optimizerBytes(t, job, 4, rank); got > lone/4+1024 {
-			t.Errorf("rank %d of 4 plans %d bytes for the optimizer, a lone one %d", rank, got, lone)
+	sharded := map[string]int{"optimizer": 1, "gradients": 2, "weights": 3} // from which stage on
+	lone := planned(t, 1, 0, 0)
+	for zero := range 4 {
+		for rank := range 4 {
+			got := planned(t, 4, rank, zero)
+			for use, stage := range sharded {
+				want := lone[use]
+				if zero >= stage {
+					want /= 4
+				}
+				const padding = 4 * 4 * 4 * 64 // elements, of 4 units for 4 ranks
+				if got[use] < want || got[use] > want+padding {
+					t.Errorf("zero %d: rank %d of 4 plans %d bytes of %s, want %d and a little", zero, rank, got[use], use, want)
+				}
+			}
 		}
 	}
 }
 
-func optimizerBytes(t *testing.T, job *config.Job, ranks, rank int) int64 {
+// planned is the memory plan of a rank, in bytes by use.
+func planned(t *testing.T, ranks, rank, zero int) map[string]int64 {
 	t.Helper()
+	job := testJob(t, t.TempDir(), fmt.Sprint("parallel.zero=", zero))
 	l, err := Layout(job, ranks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, bytes := Plan(job, l, rank).Uses()
-	return bytes["optimizer"]
+	return bytes
 }

@@ -41,7 +41,7 @@ func (a *agent) restore(ctx context.Context, w *worker) error {
 		return err
 	}
 	if o.Fresh {
-		w.initialize()
+		w.opt.Initialize(w.dev, w.q, w.job.Job.Seed)
 	}
 	w.step, w.tokens, w.applied = o.Step, o.Tokens, o.Applied
 	return w.deriveWeights(ctx)

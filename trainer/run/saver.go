@@ -233,13 +233,15 @@ func (p stored) parts(data []byte) []checkpoint.Part {
 // state is everything that a checkpoint holds of this rank's part of a model in training.
 func state(p *llama.Params, o *optim.AdamW) (list []stored) {
 	for _, q := range p.List {
-		first, end := q.Within(o.Lo, o.Hi)
+		u, own := p.Units[q.Unit], o.Units[q.Unit]
+		first, end := q.Within(u.Own)
 		if first == end {
 			continue
 		}
-		own := func(b tensor.Buffer) tensor.Buffer { return q.Part(b, o.Lo, first, end) }
-		list = append(list, stored{q.Name, q, first, end, own(o.Master)},
-			stored{firstMoment + q.Name, q, first, end, own(o.M)}, stored{secondMoment + q.Name, q, first, end, own(o.V)})
+		part := func(name string, b tensor.Buffer) stored {
+			return stored{name + q.Name, q, first, end, q.Part(b, u.Own.Lo, first, end)}
+		}
+		list = append(list, part("", own.Master), part(firstMoment, own.M), part(secondMoment, own.V))
 	}
 	return list
 }

@@ -31,6 +31,7 @@ type worker struct {
 	plan     stagePlan
 	stage    *llama.Stage
 	pipeline *parallel.Executor
+	zero     *parallel.Zero           // nil on a lone rank
 	tensor   *parallel.TensorExchange // nil without tensor parallelism
 	trees    *treeSums                // of numerics: canonical; nil: fast
 	opt      *optim.AdamW
@@ -62,10 +63,18 @@ func Plan(job *config.Job, l parallel.Layout, rank int) *tensor.Arena {
 
 // place asks for the memory of the model.
 func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l parallel.Layout, rank int) {
-	w.plan = planStage(job, l, rank)
+	w.plan = planStage(l, rank)
 	model := job.Model.Config()
+	sharding := llama.Sharding{Stage: l.Zero, Ranks: l.Shard, Index: l.ShardIndex(rank)}
+	if l.Shard == 1 {
+		sharding.Stage = 0
+	}
+	if l.Mesh.World() > 1 {
+		w.zero = new(parallel.Zero)
+		sharding.Shards = w.zero
+	}
 	size := llama.Size{
-		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Chunks: w.plan.chunks, Shards: l.Shard,
+		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Chunks: w.plan.chunks, Sharding: sharding,
 		Recompute: llama.Recomputes[job.Parallel.Recompute], SplitBackward: w.plan.splits,
 	}
 	if tp := l.Mesh[parallel.TP]; tp > 1 {
@@ -81,8 +90,10 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 	if w.trees != nil {
 		*w.trees = *newTreeSums(a, w.stage.Params, job, l, rank)
 	}
-	shard := shardOf(w.stage.Params, l, rank)
-	o := optim.New(a, w.stage.Params, shard.Lo, shard.Hi)
+	if w.zero != nil {
+		*w.zero = *parallel.NewZero(a, dev, w.stage.Params, sharding, model.Tied)
+	}
+	o := optim.New(a, w.stage.Params)
 	o.Beta1, o.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]
 	o.Eps, o.WeightDecay, o.ClipNorm = job.Optimizer.Eps, job.Optimizer.WeightDecay, job.Optimizer.ClipNorm
 	w.opt = o
@@ -139,6 +150,7 @@ func (w *worker) openData(tokenizer string) (err error) {
 			return fmt.Errorf("data.validation: %w", err)
 		}
 		w.validation.part = w.share(w.validation.sequences)
+		w.validation.most = share(w.layout, w.validation.sequences, 0).Len()
 	}
 	return nil
 }
