@@ -70,15 +70,16 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	d, q := s.dev, s.q
 	head := s.Params.head
 	s.normOutput()
+	w := s.matrix(head)
 	s.eachChunk(func(i, j int) {
 		y, logits := s.work.y.RowRange(i, j), s.logits(j-i)
-		d.Gemm(q, tensor.NT, logits, y, s.matrix(head), false)
+		d.Gemm(q, tensor.NT, logits, y, w, false)
 		s.crossEntropy(i, j, logits, scale, grad)
 		if grad {
 			s.gradient(head, i, j, func(_, _ int, g tensor.Buffer) {
 				d.Gemm(q, tensor.TN, tensor.Matrix(g, head.rows, head.cols), logits, y, true)
 			})
-			d.Gemm(q, tensor.NN, y, logits, s.matrix(head), false)
+			d.Gemm(q, tensor.NN, y, logits, w, false)
 			s.sum(y)
 		}
 	})

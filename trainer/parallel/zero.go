@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/herdtrain/herd/collective"
 	"github.com/herdtrain/herd/tensor"
@@ -130,9 +131,10 @@ func (z *Zero) open(unit int) *heldGrads {
 		}
 	}
 	for i := range z.grads {
-		if h := &z.grads[i]; h.unit < 0 {
-			z.grads = append(append(z.grads[:i], z.grads[i+1:]...), *h) // the next one free is the one free for longest
-			h = &z.grads[len(z.grads)-1]
+		if z.grads[i].unit < 0 {
+			oldest := z.grads[i] // among the free ones
+			z.grads = append(slices.Delete(z.grads, i, i+1), oldest)
+			h := &z.grads[len(z.grads)-1]
 			if h.free != nil {
 				z.compute.Wait(h.free)
 			}
