@@ -1,22 +1,20 @@
 package checkpoint
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
 
 	"github.com/herdtrain/herd/storage"
+	"github.com/herdtrain/herd/storage/storagetest"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write testdata of this build's version again")
 
 // Checkpoints of every version stay readable. One that is there is never written again, except by the version's own
 // author before its first release.
 func TestGolden(t *testing.T) {
 	root := filepath.Join("testdata", "v1")
-	if *rewrite {
+	if *storagetest.Rewrite {
 		if err := os.RemoveAll(root); err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +58,7 @@ func TestGolden(t *testing.T) {
 // The same state, each tensor cut over three writers: see deal.
 func TestGoldenSlices(t *testing.T) {
 	root := filepath.Join("testdata", "v1-slices")
-	if *rewrite {
+	if *storagetest.Rewrite {
 		if err := os.RemoveAll(root); err != nil {
 			t.Fatal(err)
 		}

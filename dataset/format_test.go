@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -13,9 +12,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-)
 
-var rewrite = flag.Bool("rewrite", false, "write testdata/v1 again")
+	"github.com/herdtrain/herd/storage/storagetest"
+)
 
 const goldenDir = "testdata/v1"
 
@@ -33,7 +32,7 @@ func prepareGolden(t testing.TB, out string) *Manifest {
 
 // A dataset of version 1 must stay readable, and the same input must give the same bytes.
 func TestGoldenV1(t *testing.T) {
-	if *rewrite {
+	if *storagetest.Rewrite {
 		prepareGolden(t, goldenDir)
 	}
 	m, err := ReadManifest(goldenDir)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-)
 
-var rewrite = flag.Bool("rewrite", false, "write the golden files of this package again")
+	"github.com/herdtrain/herd/storage/storagetest"
+)
 
 // commandLineOf runs args and returns the exit code and what was printed.
 func commandLineOf(args ...string) (code int, stdout, stderr string) {
@@ -63,19 +62,7 @@ func TestSurface(t *testing.T) {
 			}
 		})
 	})
-	golden := filepath.Join("testdata", "commands.txt")
-	if *rewrite {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("commands or flags have changed; if that is meant: go test ./trainer -run Surface -rewrite\n%s", b.String())
-	}
+	storagetest.Golden(t, filepath.Join("testdata", "commands.txt"), b.String())
 }
 
 func TestUsageErrors(t *testing.T) {

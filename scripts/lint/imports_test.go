@@ -38,7 +38,9 @@ var mayImport = map[string][]string{
 
 // testsMayImport is what only the tests of a folder may import besides.
 var testsMayImport = map[string][]string{
-	"trainer/llama": {"trainer/optim"}, // the golden trajectory takes optimizer steps
+	"trainer/config":   {"storage/storagetest"}, // golden files
+	"trainer/llama":    {"trainer/optim"},       // the golden trajectory takes optimizer steps
+	"trainer/parallel": {"storage/storagetest"},
 }
 
 // owners are the only folders that may import a module.

@@ -1,5 +1,6 @@
 // Package storagetest holds file systems that break on purpose: Mem, which keeps a log of every operation and from it
-// makes each state that a power cut may leave behind, and Failing, which fails the operation of one's choice.
+// makes each state that a power cut may leave behind, and Failing, which fails the operation of one's choice; and golden
+// files for the tests of any package.
 package storagetest
 
 import (

@@ -2,32 +2,13 @@ package config
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/herdtrain/herd/storage/storagetest"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write the expected texts anew from what the code does")
-
-// golden compares got with the file at path, or writes it under -rewrite.
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *rewrite {
-		if err := os.WriteFile(path, []byte(got), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; go test -rewrite writes it anew\ngot:\n%s\nwant:\n%s", path, got, want)
-	}
-}
 
 // setsOf are the sets that the first lines of a test file name, as `# --set PATH=VALUE`.
 func setsOf(text []byte) []string {
@@ -57,7 +38,7 @@ func TestBadFiles(t *testing.T) {
 			if !errors.As(err, &faults) || len(faults.Unwrap()) == 0 {
 				t.Fatalf("got %v, want *Errors", err)
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
+			storagetest.Golden(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
 		})
 	}
 }

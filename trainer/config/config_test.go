@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/herdtrain/herd/storage/storagetest"
 )
 
 // base is a small good job to change by sets.
@@ -195,8 +197,8 @@ func TestExplain(t *testing.T) {
 	for _, v := range job.Explain() {
 		b.WriteString(v.Path + " = " + v.Value + "  # " + v.From + "\n")
 	}
-	golden(t, "testdata/explain.txt", b.String())
-	golden(t, "testdata/resolved.yaml", string(job.YAML()))
+	storagetest.Golden(t, "testdata/explain.txt", b.String())
+	storagetest.Golden(t, "testdata/resolved.yaml", string(job.YAML()))
 }
 
 func TestModelFollowsFromOtherFields(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/herdtrain/herd/storage/storagetest"
 )
 
 func TestDiff(t *testing.T) {
@@ -62,5 +64,5 @@ func TestCompareForResumeShowsAll(t *testing.T) {
 	if !errors.As(err, &faults) {
 		t.Fatalf("got %v, want *Errors", err)
 	}
-	golden(t, "testdata/resume.txt", err.Error()+"\n")
+	storagetest.Golden(t, "testdata/resume.txt", err.Error()+"\n")
 }

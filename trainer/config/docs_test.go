@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/herdtrain/herd/storage/storagetest"
 )
 
 // TestDocs holds the tables of docs/job-file.md to the tables of this package.
@@ -25,7 +27,7 @@ func TestDocs(t *testing.T) {
 		}
 		return fmt.Sprintf("<!-- table: %s -->\n%s<!-- end -->", name, body)
 	})
-	golden(t, file, want)
+	storagetest.Golden(t, file, want)
 	for _, k := range keys {
 		if !shown[k.path] {
 			t.Errorf("%s is in no table of %s", k.path, file)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/herdtrain/herd/storage/storagetest"
 )
 
 // runs says whether lists run p, by running them: a goroutine for each stage, an unbuffered channel from each to each,
@@ -325,5 +327,5 @@ func TestFaults(t *testing.T) {
 	try("the first stage runs 1f1b, the others gpipe", func(l [][]Action) [][]Action {
 		return append(l[:1], GPipe(p)[1:]...)
 	})
-	golden(t, "testdata/faults.txt", b.String())
+	storagetest.Golden(t, "testdata/faults.txt", b.String())
 }

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/herdtrain/herd/storage/storagetest"
 	"github.com/herdtrain/herd/trainer/llama"
 )
 
@@ -68,7 +69,7 @@ func TestResolve(t *testing.T) {
 	try("data auto, batch 4", 8, debug, func(s *Spec) { s.GlobalBatch = 4 })
 	try("tensor 3", 6, large, func(s *Spec) { s.Tensor, s.MicroBatch = 3, 1 })
 	try("tensor 3", 3, debug, func(s *Spec) { s.Tensor = 3 })
-	golden(t, "testdata/layouts.txt", b.String())
+	storagetest.Golden(t, "testdata/layouts.txt", b.String())
 }
 
 // TestResolveNearestWorks: whenever a layout does not fit, the error names one that does.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/herdtrain/herd/storage/storagetest"
 )
 
 var scheduleNames = slices.Sorted(maps.Keys(Schedules))
@@ -116,7 +118,7 @@ func TestScheduleLists(t *testing.T) {
 		}
 		b.WriteString("\n")
 	}
-	golden(t, "testdata/schedules.txt", b.String())
+	storagetest.Golden(t, "testdata/schedules.txt", b.String())
 }
 
 func TestNoPipeline(t *testing.T) {

@@ -3,10 +3,8 @@ package draw
 import (
 	"encoding/xml"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,31 +12,12 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/herdtrain/herd/storage/storagetest"
 	"github.com/herdtrain/herd/trainer/llama"
 	"github.com/herdtrain/herd/trainer/parallel"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the expected drawings anew from what the code does")
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// golden compares got with the file at path, or writes it under -rewrite.
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *rewrite {
-		if err := os.WriteFile(path, []byte(got), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; go test -rewrite writes it anew\ngot:\n%s\nwant:\n%s", path, got, want)
-	}
-}
 
 // layout resolves a layout of a model of 18 layers and 8 heads.
 func layout(t *testing.T, world, tensor, pipeline, context int, schedule string,
@@ -81,11 +60,11 @@ func TestDrawings(t *testing.T) {
 			if err := Text(&text, l, timeline, 120, nil); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "testdata/"+name+".txt", text.String())
+			storagetest.Golden(t, "testdata/"+name+".txt", text.String())
 			if err := SVG(&svg, l, timeline); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "testdata/"+name+".svg", svg.String())
+			storagetest.Golden(t, "testdata/"+name+".svg", svg.String())
 		})
 	}
 }
