@@ -45,8 +45,8 @@ func (s *Stage) BackwardWeight() {
 			s.fetch(s.Params.layers[l-1].qkv)
 		}
 		s.recompute(l, a, p)
-		d.SwiGLU(q, s.hidden(), a.gateUp)
-		s.weightGradient(p.down, a.later.down, s.hidden())
+		d.SwiGLU(q, s.swiglu(), a.gateUp)
+		s.weightGradient(p.down, a.later.down, s.swiglu())
 		d.RMSNorm(q, s.y(), a.mid.rstd, a.mid.x, s.weight(p.norm2), eps)
 		s.weightGradient(p.gateUp, a.later.gateUp, s.y())
 		s.weightGradient(p.o, a.later.o, a.o)
@@ -75,7 +75,7 @@ func (s *Stage) recompute(l int, a activations, p layerParams) {
 // ffnBackward turns the gradient of delta, which is that of the residual, into that of the normed mid residual.
 func (s *Stage) ffnBackward(a activations, p layerParams) {
 	d, q := s.dev, s.q
-	y, hidden, dres, dgateUp := s.y(), s.hidden(), s.tokens(s.dres), a.gateUp
+	y, hidden, dres, dgateUp := s.y(), s.swiglu(), s.tokens(s.dres), a.gateUp
 	if !s.split {
 		d.SwiGLU(q, hidden, a.gateUp)
 		s.weightGradient(p.down, dres, hidden)
@@ -89,8 +89,7 @@ func (s *Stage) ffnBackward(a activations, p layerParams) {
 		d.RMSNorm(q, y, a.mid.rstd, a.mid.x, s.weight(p.norm2), s.Config.NormEps)
 		s.weightGradient(p.gateUp, dgateUp, y)
 	}
-	d.Gemm(q, tensor.NN, y, dgateUp, s.matrix(p.gateUp), false)
-	s.sum(y)
+	s.product(tensor.NN, y, dgateUp, s.matrix(p.gateUp), s.hiddenLeaves.gateUp)
 }
 
 // attentionBackward turns the gradient of delta into that of the normed input.
@@ -104,16 +103,13 @@ func (s *Stage) attentionBackward(a activations, p layerParams) {
 		dqkv = a.later.qkv
 	}
 	d.Gemm(q, tensor.NN, do, dres, s.matrix(p.o), false)
-	qm, km, vm := s.columns(a.qkv)
-	dq, dk, dv := s.columns(dqkv)
-	d.AttentionBackward(q, dq, dk, dv, do, a.o, a.lse, qm, km, vm, s.shape)
+	s.attentionGradient(dqkv, do, a)
 	d.RoPE(q, s.rotated(dqkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, true)
 	if !s.split {
 		d.RMSNorm(q, y, a.in.rstd, a.in.x, s.weight(p.norm1), s.Config.NormEps)
 		s.weightGradient(p.qkv, dqkv, y)
 	}
-	d.Gemm(q, tensor.NN, y, dqkv, s.matrix(p.qkv), false)
-	s.sum(y)
+	s.product(tensor.NN, y, dqkv, s.matrix(p.qkv), s.hiddenLeaves.qkv)
 }
 
 // copy makes the rows of dst those of src, of equal shape.

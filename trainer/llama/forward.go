@@ -43,8 +43,7 @@ func (s *Stage) attention(l int, a activations, p layerParams) {
 		qm, km, vm = s.cached(l, a, p)
 	}
 	s.dev.Attention(s.q, a.o, a.lse, qm, km, vm, s.shape)
-	s.dev.Gemm(s.q, tensor.NT, s.delta(), a.o, s.matrix(p.o), false)
-	s.sum(s.delta())
+	s.product(tensor.NT, s.delta(), a.o, s.matrix(p.o), s.hiddenLeaves.query)
 }
 
 // project computes the rotated queries and keys, and the values, from the layer's normed input.
@@ -58,9 +57,8 @@ func (s *Stage) project(a activations, p layerParams) (qm, km, vm tensor.Mat) {
 func (s *Stage) ffn(a activations, p layerParams) {
 	d, q := s.dev, s.q
 	d.Gemm(q, tensor.NT, a.gateUp, s.y(), s.matrix(p.gateUp), false)
-	d.SwiGLU(q, s.hidden(), a.gateUp)
-	d.Gemm(q, tensor.NT, s.delta(), s.hidden(), s.matrix(p.down), false)
-	s.sum(s.delta())
+	d.SwiGLU(q, s.swiglu(), a.gateUp)
+	s.product(tensor.NT, s.delta(), s.swiglu(), s.matrix(p.down), s.hiddenLeaves.ffn)
 }
 
 // Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the
@@ -79,8 +77,7 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 			s.gradient(head, i, j, func(_, _ int, g tensor.Buffer) {
 				d.Gemm(q, tensor.TN, tensor.Matrix(g, head.rows, head.cols), logits, y, true)
 			})
-			d.Gemm(q, tensor.NN, y, logits, w, false)
-			s.sum(y)
+			s.product(tensor.NN, y, logits, w, s.hiddenLeaves.vocab)
 		}
 	})
 	switch loss := s.perToken(s.loss, 1); {
@@ -95,13 +92,12 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 // tensor-parallel ranks each has the losses of the targets in its share of the vocabulary.
 func (s *Stage) crossEntropy(i, j int, logits tensor.Mat, scale float64, grad bool) {
 	loss, targets := s.loss.Slice(i, j), s.targets.Slice(i, j)
-	if s.share.Exchange == nil {
+	if s.lse.Len() == 0 {
 		s.dev.CrossEntropy(s.q, loss, logits, targets, scale, grad)
 		return
 	}
 	lse := s.lse.Slice(0, j-i)
-	s.dev.LogSumExp(s.q, lse, logits)
-	s.share.Exchange.LogSumExp(s.q, lse)
+	s.logSumExp(lse, logits)
 	s.dev.CrossEntropyShard(s.q, loss, logits, targets, lse, scale, grad)
 }
 

@@ -3,14 +3,8 @@ package llama
 import "github.com/herdtrain/herd/tensor"
 
 // TokenLeaves is how many ranges of tokens of a sequence are leaves of the sums over tokens in canonical numerics: leaf
-// s·TokenLeaves + i is range i of sequence s of the whole batch.
+// s·TokenLeaves + i is Leaf(length, TokenLeaves, i) of sequence s of the whole batch.
 const TokenLeaves = 32
-
-// TokenLeaf is the tokens [lo, hi) of range i of a sequence: even to one, the first ones longer. It may be empty.
-func TokenLeaf(length, i int) (lo, hi int) {
-	cut := func(i int) int { return length/TokenLeaves*i + min(i, length%TokenLeaves) }
-	return cut(i), cut(i + 1)
-}
 
 // LeafSums adds up what a layout may spread over ranks and micro-batches, in an order that no layout changes.
 type LeafSums interface {
@@ -46,8 +40,8 @@ func (s *Stage) eachLeaf(f func(leaf, i, j int)) {
 	}
 	for b := range s.batch {
 		for r := range TokenLeaves {
-			if lo, hi := TokenLeaf(s.length, r); lo < hi {
-				f((s.sequence+b)*TokenLeaves+r, b*s.length+lo, b*s.length+hi)
+			if t := Leaf(s.length, TokenLeaves, r); t.len() > 0 {
+				f((s.sequence+b)*TokenLeaves+r, b*s.length+t.Lo, b*s.length+t.Hi)
 			}
 		}
 	}

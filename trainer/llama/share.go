@@ -51,14 +51,14 @@ func (s *Stage) sum(m tensor.Mat) {
 }
 
 // local is tokens, or targets, counted from the first of the share's vocabulary. Where there is no target it says so.
-func (s Share) local(ids []int32) []int32 {
-	if s.Exchange == nil {
+func (s *Stage) local(ids []int32) []int32 {
+	if s.lse.Len() == 0 {
 		return ids
 	}
 	shifted := make([]int32, len(ids))
 	for i, id := range ids {
 		if shifted[i] = tensor.NoTarget; id >= 0 {
-			shifted[i] = id - int32(s.Vocab.Lo)
+			shifted[i] = id - int32(s.share.Vocab.Lo)
 		}
 	}
 	return shifted

@@ -26,8 +26,12 @@ type Stage struct {
 
 	sharding Sharding
 
-	leaves LeafSums // of canonical numerics; nil: fast
-	leaf   tensor.Buffer
+	leaves       LeafSums      // of canonical numerics; nil: fast
+	hidden       HiddenSums    // as leaves
+	leaf         tensor.Buffer // acc, a leaf of any sum
+	whole        Config        // of the model, not of the share
+	hiddenLeaves hiddenLeaves
+	attend       canonicalAttention
 
 	*microBatch                 // the one in hand
 	slots       [][]*microBatch // of each chunk
@@ -115,9 +119,10 @@ type Size struct {
 	Chunks            []Chunk // ascending; nil: one of all layers
 	Share             Share   // of each layer
 	Recompute         Recompute
-	SplitBackward     bool     // for BackwardInput and BackwardWeight
-	Sharding          Sharding // of the parameters
-	Leaves            LeafSums // if not nil, takes the sums over tokens: canonical numerics
+	SplitBackward     bool       // for BackwardInput and BackwardWeight
+	Sharding          Sharding   // of the parameters
+	Leaves            LeafSums   // if not nil, takes the sums over tokens: canonical numerics
+	Hidden            HiddenSums // with Leaves, takes the sums over heads and columns
 }
 
 // Chunk is layers [Lo, Hi) of a model.
@@ -132,7 +137,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if s.Chunks == nil {
 		s.Chunks = []Chunk{{Hi: c.Layers}}
 	}
-	params, share := NewParams(a, c, dt, train, s), s.Share.whole(c)
+	params, share, whole := NewParams(a, c, dt, train, s), s.Share.whole(c), c
 	c = share.of(c)
 	n, acc := s.Sequences*s.Length, dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
@@ -143,9 +148,13 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
 	}
 	st.table = alloc("input", "rope table", acc, s.Length*c.HeadDim)
+	rows := min(n, logitsChunk) // of logits at a time
+	if s.Leaves != nil {        // a leaf's logits are in one chunk
+		rows = min(n, max(logitsChunk, (s.Length+TokenLeaves-1)/TokenLeaves))
+	}
 	wide, out := n*c.FFN, n*c.Dim
 	if st.Params.ends {
-		wide = max(wide, min(n, logitsChunk)*c.Vocab)
+		wide = max(wide, rows*c.Vocab)
 	}
 	if train {
 		wide, out = max(wide, n*(qd+2*kd)), max(out, n*qd)
@@ -156,11 +165,21 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		wide: alloc("workspace", "swiglu, dqkv, logits", dt, wide),
 	}
 	st.loss = alloc("workspace", "loss", acc, n)
-	if share.Exchange != nil {
-		st.lse = alloc("workspace", "log sum of exponentials", acc, min(n, logitsChunk))
+	if share.Exchange != nil || s.Hidden != nil {
+		st.lse = alloc("workspace", "log sum of exponentials", acc, rows)
 	}
-	if st.leaves = s.Leaves; s.Leaves != nil {
-		st.leaf = alloc("workspace", "leaf", acc, st.Params.largest())
+	if st.leaves, st.hidden, st.whole = s.Leaves, s.Hidden, whole; s.Leaves != nil {
+		st.hiddenLeaves = newHiddenLeaves(whole, share)
+		st.leaf = alloc("workspace", "leaf", acc, max(st.Params.largest(), n*c.Dim, HiddenLeaves*rows))
+	}
+	if s.Leaves != nil && train {
+		wide := func(name string, cols int) tensor.Mat {
+			return tensor.Matrix(alloc("workspace", "attention/"+name, acc, n*cols), n, cols)
+		}
+		st.attend = canonicalAttention{
+			wide("qkv", qd+2*kd), wide("dqkv", qd+2*kd), wide("o", qd), wide("do", qd),
+			alloc("workspace", "attention/group", acc, n*2*c.HeadDim),
+		}
 	}
 	norm := func(use, name string) residual {
 		return residual{mat(use, name+"/x", c.Dim), alloc(use, name+"/rstd", acc, n)}
@@ -306,9 +325,9 @@ func (s *Stage) Load(in Input) {
 		s.dev.Upload(s.q, dst, tensor.HostBytes(tensor.HostBuffer(src)))
 		return dst
 	}
-	up(s.ids, s.share.local(in.IDs))
+	up(s.ids, s.local(in.IDs))
 	if in.Targets != nil {
-		up(s.targets, s.share.local(in.Targets))
+		up(s.targets, s.local(in.Targets))
 	}
 	if in.First != nil {
 		s.shape.First = up(s.first, in.First)
@@ -334,8 +353,8 @@ func (s *Stage) y() tensor.Mat { return s.tokens(s.work.y) }
 // delta is the output of o-proj and down-proj.
 func (s *Stage) delta() tensor.Mat { return s.of(s.work.out, s.Config.Dim) }
 
-// hidden is the SwiGLU's output.
-func (s *Stage) hidden() tensor.Mat { return s.of(s.work.wide, s.Config.FFN) }
+// swiglu is the SwiGLU's output.
+func (s *Stage) swiglu() tensor.Mat { return s.of(s.work.wide, s.Config.FFN) }
 
 // tokens is the micro-batch's rows of a planned matrix.
 func (s *Stage) tokens(m tensor.Mat) tensor.Mat { return m.RowRange(0, s.batch*s.length) }

@@ -26,12 +26,10 @@ func (r Range) String() string {
 
 // Split is part i of n items that are cut into contiguous parts as even as can be: the first n mod parts have one item
 // more. Parts may be empty.
-func Split(n, parts, i int) Range {
-	return Range{cut(n, parts, i), cut(n, parts, i+1)}
-}
+func Split(n, parts, i int) Range { return Range(llama.Leaf(n, parts, i)) }
 
 // cut is the number of items before part i.
-func cut(n, parts, i int) int { return n/parts*i + min(i, n%parts) }
+func cut(n, parts, i int) int { return Split(n, parts, i).Lo }
 
 // SplitAligned is Split with cuts at multiples of align only, even to one unit of align items; the last unit may be
 // short. FFN columns and vocabulary rows are cut so for numerics: fast.

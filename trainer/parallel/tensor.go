@@ -8,12 +8,17 @@ import (
 	"github.com/herdtrain/herd/trainer/llama"
 )
 
-// Share is what tensor rank r of tp computes of each layer of a model; it has no Exchange yet.
-func Share(c llama.Config, tp, r int) llama.Share {
+// Share is what tensor rank r of tp computes of each layer of a model; it has no Exchange yet. In canonical numerics it is
+// whole leaves.
+func Share(c llama.Config, tp, r int, canonical bool) llama.Share {
 	h := Heads(c, tp, r)
 	items := func(r Range) llama.Items { return llama.Items{Lo: r.Lo, Hi: r.Hi} }
 	// Whole vectors of columns, if there is one for each rank.
 	split := func(n int) llama.Items {
+		if canonical {
+			_, r := SplitLeaves(n, HiddenLeaves, tp, r)
+			return items(r)
+		}
 		align := 16
 		if n < align*tp {
 			align = 1
@@ -52,15 +57,20 @@ func (x *TensorExchange) LogSumExp(q tensor.Queue, lse tensor.Buffer) {
 	n, ranks := lse.Len(), x.Group.Size()
 	all := x.all.Slice(0, n*ranks)
 	x.start(q, collective.AllGather(all, lse))
-	from, to := tensor.Host[float32](all), tensor.Host[float32](lse)
+	mergeLogSumExp(tensor.Host[float32](lse), tensor.Host[float32](all))
+}
+
+// mergeLogSumExp sets to, [n], to the logarithms of the sums of the exponentials of parts, [k·n], in the order of parts.
+func mergeLogSumExp(to, parts []float32) {
+	n := len(to)
 	for i := range to {
 		top := math.Inf(-1)
-		for r := range ranks {
-			top = max(top, float64(from[r*n+i]))
+		for k := i; k < len(parts); k += n {
+			top = max(top, float64(parts[k]))
 		}
 		sum := 0.0
-		for r := range ranks {
-			sum += math.Exp(float64(from[r*n+i]) - top)
+		for k := i; k < len(parts); k += n {
+			sum += math.Exp(float64(parts[k]) - top)
 		}
 		to[i] = float32(top + math.Log(sum))
 	}

@@ -12,8 +12,8 @@ import (
 // Leaves of the sums of `numerics: canonical`. A sum whose terms a layout may spread over ranks is one balanced binary
 // tree over leaves that no layout changes; ranks hold whole leaves.
 const (
-	HiddenLeaves = 16                // ranges of the FFN's columns, and of the vocabulary; attention's leaves are its heads
-	TokenLeaves  = llama.TokenLeaves // ranges of each sequence
+	HiddenLeaves = llama.HiddenLeaves // ranges of the FFN's columns, and of the vocabulary; attention's leaves are its heads
+	TokenLeaves  = llama.TokenLeaves  // ranges of each sequence
 )
 
 // SplitLeaves is part i of n items in leaves of Split(n, leaves, ·), cut between leaves only: the leaves of the part,

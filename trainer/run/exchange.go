@@ -21,6 +21,9 @@ func (w *worker) sync(ctx context.Context) error {
 	if w.tensor != nil {
 		errs = append(errs, w.tensor.Work().Wait(ctx))
 	}
+	if w.hidden != nil {
+		errs = append(errs, w.hidden.Work().Wait(ctx))
+	}
 	if w.zero != nil {
 		errs = append(errs, w.zero.Wait(ctx))
 	}

@@ -24,9 +24,6 @@ func Layout(job *config.Job, ranks int) (parallel.Layout, error) {
 		GlobalBatch: job.Train.GlobalBatch, MicroBatch: job.Train.MicroBatch, SequenceLength: job.Data.SequenceLength,
 		Canonical: job.Numerics == "canonical",
 	}, ranks, job.Model.Config())
-	if err == nil && p.Tensor > 1 && job.Numerics == "canonical" {
-		err = fmt.Errorf("%w: tensor %d in numerics: canonical is not supported yet", parallel.ErrLayout, p.Tensor)
-	}
 	if err != nil {
 		err = &exitError{exitUsage, fmt.Errorf("parallel: %w", err)}
 	}

@@ -76,6 +76,9 @@ func (w *worker) split(ctx context.Context) (err error) {
 	w.data = group(mesh.Group(w.number, parallel.CP, parallel.DP), true)
 	if tp := mesh[parallel.TP]; tp > 1 {
 		w.tensor.Group = group(mesh.Group(w.number, parallel.TP), true)
+		if w.hidden != nil {
+			w.hidden.Group = w.tensor.Group
+		}
 		r := w.coord[parallel.TP]
 		w.zero.KV = group([]int{w.number - r + parallel.Heads(w.job.Model.Config(), tp, r).Replicas.Lo}, true)
 	}

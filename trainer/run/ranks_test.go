@@ -154,22 +154,30 @@ func TestPipeline(t *testing.T) {
 }
 
 // TestTensorParallel wants the weights, moments, losses and the ledger of a lone rank from tensor-parallel ones: with as
-// many KV heads, with fewer, with numbers that do not divide, and beside pipelines and data ranks.
+// many KV heads, with fewer, with numbers that do not divide, and beside pipelines and data ranks; close in fast numerics,
+// the same bits in canonical.
 func TestTensorParallel(t *testing.T) {
-	for _, precision := range []string{"fp32", "bf16"} {
-		sets := []string{
-			"train.steps=3", "train.precision=" + precision, "model.heads=6", "model.kv_heads=3", "model.dim=48", "model.ffn=65",
-			"model.vocab=259",
-		}
-		want := runOn(t, 1, t.TempDir(), sets...)
-		for i, c := range short([]struct{ ranks, tensor, stages int }{
-			{4, 2, 2}, {5, 5, 1}, {8, 4, 1}, {10, 5, 1}, {2, 2, 1}, {3, 3, 1}, {6, 6, 1}, {12, 3, 2},
-		}, 3) {
-			t.Run(fmt.Sprintf("%s-%d-ranks-tensor-%d-stages-%d", precision, c.ranks, c.tensor, c.stages), func(t *testing.T) {
-				got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.tensor=", c.tensor),
-					fmt.Sprint("parallel.pipeline=", c.stages), "train.micro_batch=2", fmt.Sprint("parallel.zero=", i%4))...)
-				got.near(t, want, precision)
-			})
+	for _, numerics := range []string{"fast", "canonical"} {
+		for _, precision := range []string{"fp32", "bf16"} {
+			sets := []string{
+				"train.steps=3", "train.precision=" + precision, "model.heads=6", "model.kv_heads=3", "model.dim=48",
+				"model.ffn=65", "model.vocab=259", "numerics=" + numerics,
+			}
+			want := runOn(t, 1, t.TempDir(), sets...)
+			for i, c := range short([]struct{ ranks, tensor, stages int }{
+				{4, 2, 2}, {5, 5, 1}, {8, 4, 1}, {10, 5, 1}, {2, 2, 1}, {3, 3, 1}, {6, 6, 1}, {12, 3, 2},
+			}, 3) {
+				name := fmt.Sprintf("%s-%s-%d-ranks-tensor-%d-stages-%d", numerics, precision, c.ranks, c.tensor, c.stages)
+				t.Run(name, func(t *testing.T) {
+					got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.tensor=", c.tensor),
+						fmt.Sprint("parallel.pipeline=", c.stages), "train.micro_batch=2", fmt.Sprint("parallel.zero=", i%4))...)
+					if numerics == "fast" {
+						got.near(t, want, precision)
+					} else {
+						got.equal(t, want)
+					}
+				})
+			}
 		}
 	}
 }

@@ -34,6 +34,7 @@ type worker struct {
 	zero     *parallel.Zero           // nil on a lone rank
 	tensor   *parallel.TensorExchange // nil without tensor parallelism
 	trees    *treeSums                // of numerics: canonical; nil: fast
+	hidden   *parallel.HiddenSums     // as trees
 	opt      *optim.AdamW
 	schedule optim.Schedule
 
@@ -78,13 +79,15 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 		Recompute: llama.Recomputes[job.Parallel.Recompute], SplitBackward: w.plan.splits,
 	}
 	if tp := l.Mesh[parallel.TP]; tp > 1 {
-		size.Share = parallel.Share(model, tp, l.Mesh.Coord(rank)[parallel.TP])
+		size.Share = parallel.Share(model, tp, l.Mesh.Coord(rank)[parallel.TP], job.Numerics == "canonical")
 		w.tensor = parallel.NewTensorExchange(a, tensor.F32, tp, size.Sequences*size.Length)
 		size.Share.Exchange = w.tensor
 	}
 	if job.Numerics == "canonical" {
 		w.trees = new(treeSums)
-		size.Leaves = w.trees
+		w.hidden = parallel.NewHiddenSums(a, dev, model, size.Sequences*size.Length*max(model.Dim, 2*model.HeadDim),
+			l.Mesh[parallel.TP])
+		size.Leaves, size.Hidden = w.trees, w.hidden
 	}
 	w.stage = llama.NewStage(a, dev, model, dtype(job), size, true)
 	if w.trees != nil {
