@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 )
 
 // protocol is the version of the frames and of the memory layout of segments. Ranks of one run have the same.
@@ -26,7 +28,7 @@ type hello struct {
 	Stream      int    // 0: control; 1 …: data
 	Nonce       []byte
 	Layout      string // sizes that both must agree on
-	Digest      string // of the job and the build, compared as text
+	Facts       map[string]string
 	Host        string // equal: the ranks can share memory
 	Unix        string // where the listener listens for ranks of its host
 }
@@ -87,9 +89,17 @@ func (h hello) agrees(other hello) error {
 		return refusal("rank %d has %s, rank %d has %s: use the same settings on all ranks",
 			h.From, h.Layout, other.From, other.Layout)
 	}
-	if h.Digest != other.Digest {
-		return refusal("rank %d runs job and build %s, rank %d runs %s: give all ranks the same job file and binary",
-			h.From, h.Digest, other.From, other.Digest)
+	names := slices.Sorted(maps.Keys(h.Facts))
+	for name := range other.Facts {
+		if _, known := h.Facts[name]; !known {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
+		if mine, theirs := h.Facts[name], other.Facts[name]; mine != theirs {
+			return refusal("the %s of rank %d is %q, that of rank %d is %q: all ranks must have the same",
+				name, h.From, mine, other.From, theirs)
+		}
 	}
 	return nil
 }

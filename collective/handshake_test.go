@@ -28,8 +28,9 @@ func shake(t *testing.T, dialKey, listenKey []byte, dialer, listener hello) (dia
 }
 
 func TestHandshake(t *testing.T) {
-	dialer := hello{Generation: 4, Incarnation: "i", Group: "world", From: 1, Stream: 2, Digest: "d1", Layout: "l"}
-	listener := hello{Generation: 4, Incarnation: "i", From: 0, Digest: "d1", Layout: "l"}
+	dialer := hello{Generation: 4, Incarnation: "i", Group: "world", From: 1, Stream: 2, Layout: "l",
+		Facts: map[string]string{"job": "d1", "build": "b"}}
+	listener := hello{Generation: 4, Incarnation: "i", From: 0, Layout: "l", Facts: dialer.Facts}
 	if dialed, listened := shake(t, testKey, testKey, dialer, listener); dialed != nil || listened != nil {
 		t.Fatalf("two ranks of one run: %v, %v", dialed, listened)
 	}
@@ -43,8 +44,12 @@ func TestHandshake(t *testing.T) {
 		"incarnation": {func(h *hello) { h.Incarnation = "j" }, testKey, "incarnation i, this rank is of j", true},
 		"rank":        {func(h *hello) { h.From = 3 }, testKey, "rank 1 calls rank 0", true},
 		"key":         {func(*hello) {}, bytes.Repeat([]byte{8}, KeyBytes), "does not hold the key", true},
-		"digest":      {func(h *hello) { h.Digest = "d2" }, testKey, "d1", false},
-		"layout":      {func(h *hello) { h.Layout = "m" }, testKey, "use the same settings", false},
+		"job": {func(h *hello) { h.Facts = map[string]string{"job": "d2", "build": "b"} }, testKey,
+			`the job of rank 0 is "d2", that of rank 1 is "d1"`, false},
+		"less": {func(h *hello) { h.Facts = map[string]string{"job": "d1"} }, testKey, `the build of rank 0 is "", that of rank 1 is "b"`, false},
+		"more": {func(h *hello) { h.Facts = map[string]string{"job": "d1", "build": "b", "x": "y"} }, testKey,
+			`the x of rank 0 is "y", that of rank 1 is ""`, false},
+		"layout": {func(h *hello) { h.Layout = "m" }, testKey, "use the same settings", false},
 	} {
 		other := listener
 		c.change(&other)
@@ -55,8 +60,8 @@ func TestHandshake(t *testing.T) {
 		if listened == nil || errors.Is(listened, errUnproved) != c.unknown {
 			t.Errorf("%s: the listener got %v", name, listened)
 		}
-		if name == "digest" && !(strings.Contains(listened.Error(), "d1") && strings.Contains(listened.Error(), "d2")) {
-			t.Errorf("%s: %v does not name both", name, listened)
+		if !c.unknown && !strings.Contains(listened.Error(), c.want) {
+			t.Errorf("%s: the listener got %v, want %q", name, listened, c.want)
 		}
 	}
 }

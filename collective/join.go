@@ -15,8 +15,9 @@ import (
 type Config struct {
 	Ticket
 	Options
-	// Digest stands for the job and the build; ranks with different ones refuse each other.
-	Digest string
+	// Facts must be the same on all ranks, by name: such as the digests of the job and of the build. Ranks refuse each
+	// other over a different one, and name it.
+	Facts map[string]string
 	// Listener, if not nil, is where this rank listens, which the others know as Addrs[Rank]. Join takes it over.
 	Listener net.Listener
 	// Streams is how many TCP connections carry the data of two ranks of different hosts: 1, 2, 4 or 8; 0: 2.

@@ -28,7 +28,7 @@ func unixConfigs(t testing.TB, n int) []collective.Config {
 	}
 	configs := make([]collective.Config, n)
 	for r := range configs {
-		configs[r] = collective.Config{Ticket: tickets[r], Digest: "job"}
+		configs[r] = collective.Config{Ticket: tickets[r], Facts: map[string]string{"job": "a"}}
 	}
 	return configs
 }
@@ -117,7 +117,7 @@ func TestJoinRefuses(t *testing.T) {
 		change func(c *collective.Config)
 		want   string
 	}{
-		"digest":     {func(c *collective.Config) { c.Digest = "another job" }, "another job"},
+		"job":        {func(c *collective.Config) { c.Facts = map[string]string{"job": "b"} }, `is "a", that of rank 2 is "b"`},
 		"key":        {func(c *collective.Config) { c.Key = make([]byte, collective.KeyBytes) }, "hold the key"},
 		"generation": {func(c *collective.Config) { c.Generation = 2 }, "generation"},
 		"streams":    {func(c *collective.Config) { c.Streams = 4 }, "4 streams"},

@@ -145,7 +145,7 @@ func (c caller) close() {
 
 func (n *node) hello() hello {
 	return hello{
-		Generation: n.c.Generation, Incarnation: n.c.Incarnation, From: n.c.Rank, Digest: n.c.Digest, Host: n.host,
+		Generation: n.c.Generation, Incarnation: n.c.Incarnation, From: n.c.Rank, Facts: n.c.Facts, Host: n.host,
 		Unix:   n.unix,
 		Layout: fmt.Sprintf("%d slots of %d bytes, %d streams", slotCount, blockBytes, n.c.Streams),
 	}

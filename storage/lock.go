@@ -37,7 +37,10 @@ func Lock(path string) (*FileLock, error) {
 	return l, nil
 }
 
-// Unlock gives the lock back.
+// File is what a process that inherits it holds the lock by, too: until it ends, whatever the holder does.
+func (l *FileLock) File() *os.File { return l.f }
+
+// Unlock gives the lock back, unless a process that inherited it is left.
 func (l *FileLock) Unlock() error {
 	return errors.Join(l.f.Truncate(0), l.f.Close())
 }

@@ -36,7 +36,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	if !started { // flags, arguments or the command's name
 		err = usageErrorf("%w\nrun '%s --help' for its usage", err, cmd.CommandPath())
 	}
-	fmt.Fprintf(stderr, "trainer: %v\n", err)
+	if _, printed := err.(reported); !printed {
+		fmt.Fprintf(stderr, "trainer: %v\n", err)
+	}
 	return exitCode(err)
 }
 
@@ -52,6 +54,7 @@ func newRootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		newRunCommand(),
+		newRankCommand(),
 		newEvalCommand(),
 		newGenerateCommand(),
 		newDataCommand(),

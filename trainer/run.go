@@ -20,17 +20,21 @@ import (
 func newRunCommand() *cobra.Command {
 	var file, resume string
 	var sets []string
-	var simulate int
+	var simulate, processes int
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Train a job, from the start or from its newest good checkpoint",
 		Long: `Run trains the job of a job file up to its last step. If the job's output directory holds checkpoints it goes on
 from the newest one that is undamaged, and gives the same bits as a run that was never interrupted.
 
+With --nproc or --simulate several ranks train together, as the job's parallel section says. When one of them fails the
+run ends, and says which and why.
+
 Interrupt it with Ctrl-C or SIGTERM: it finishes the step, saves, and ends with exit code 75; the same command goes on
 from there. A second signal ends it at once.`,
 		Example: `  trainer run --config configs/llama3-debug.yaml
   trainer run --config job.yaml --set train.steps=1000 --set data.train.0.path=runs/data/books
+  trainer run --config job.yaml --nproc 4 --set parallel.tensor=2
   trainer run --config job.yaml --simulate 4 --set parallel.zero=1
   trainer run --config - < job.yaml
   trainer run --config job.yaml --resume runs/other/checkpoints/step-00000100.gen-1.a-1`,
@@ -40,26 +44,40 @@ from there. A second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
-			if cmd.Flags().Changed("simulate") && simulate < 1 {
-				return usageErrorf("--simulate is %d, want at least 1 rank", simulate)
+			o := run.Options{Resume: resume, Version: readBuildInfo().Version, Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}
+			o.Width, o.Terminal = terminal(o.Out)
+			again := []string{os.Args[0], "run", "--config", file}
+			for _, f := range []struct {
+				name  string
+				ranks int
+			}{{"simulate", simulate}, {"nproc", processes}} {
+				switch {
+				case !cmd.Flags().Changed(f.name):
+				case f.ranks < 1:
+					return usageErrorf("--%s is %d, want at least 1 rank", f.name, f.ranks)
+				default:
+					o.Ranks, again = f.ranks, append(again, "--"+f.name, fmt.Sprint(f.ranks))
+				}
+			}
+			if processes > 0 {
+				exe, err := os.Executable()
+				if err != nil {
+					return err
+				}
+				o.Command = []string{exe, rankCommand}
 			}
 			stop, end := stopOnSignal(cmd.ErrOrStderr())
 			defer end()
-			o := run.Options{Resume: resume, Ranks: simulate, Stop: stop, Out: cmd.OutOrStdout(), Version: readBuildInfo().Version}
-			o.Width, o.Terminal = terminal(o.Out)
+			o.Stop = stop
 			err = run.Run(cmd.Context(), job, o)
-			if simulate == 0 && errors.Is(err, parallel.ErrLayout) {
-				err = fmt.Errorf("%w (--simulate N trains with N ranks)", err)
+			if o.Ranks == 0 && errors.Is(err, parallel.ErrLayout) {
+				err = fmt.Errorf("%w (--simulate N or --nproc N trains with N ranks)", err)
 			}
 			if exitCode(err) == exitStopped {
-				args := []string{os.Args[0], "run", "--config", file}
-				if simulate > 0 {
-					args = append(args, "--simulate", fmt.Sprint(simulate))
-				}
 				for _, s := range sets {
-					args = append(args, "--set", s)
+					again = append(again, "--set", s)
 				}
-				err = fmt.Errorf("%w; go on with:\n  %s", err, commandLine(args))
+				err = fmt.Errorf("%w; go on with:\n  %s", err, commandLine(again))
 			}
 			return err
 		},
@@ -68,6 +86,8 @@ from there. A second signal ends it at once.`,
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "override a value of the job file: path=value, list items by index")
 	cmd.Flags().StringVar(&resume, "resume", "auto", "where to start: auto, none, or a checkpoint directory")
 	cmd.Flags().IntVar(&simulate, "simulate", 0, "train with `N` ranks that are goroutines of this process, a core each")
+	cmd.Flags().IntVar(&processes, "nproc", 0, "train with `N` ranks that are processes of this machine, which share its cores")
+	cmd.MarkFlagsMutuallyExclusive("simulate", "nproc")
 	if err := cmd.MarkFlagRequired("config"); err != nil {
 		panic(err)
 	}

@@ -58,27 +58,7 @@ func exitOf(t *testing.T, err error) int {
 
 // TestRunAndSignals takes the road of a newcomer with real processes: prepare, train, interrupt, continue, look.
 func TestRunAndSignals(t *testing.T) {
-	dir := t.TempDir()
-	text := filepath.Join(dir, "text.txt")
-	if err := os.WriteFile(text, []byte(strings.Repeat("One fish, two fish, red fish, blue fish.\n", 4000)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	data, out := filepath.Join(dir, "data"), filepath.Join(dir, "out")
-	trainer(t, 0, "data", "prepare", text, "--tokenizer", "byte", "--sequence-length", "64", "--output", data)
-	job := filepath.Join(dir, "job.yaml")
-	err := os.WriteFile(job, []byte(`
-version: 1
-job: {name: fish, output: `+out+`}
-model: {dim: 32, layers: 2, heads: 4, ffn: 64, vocab: 258, max_length: 64, rope_theta: 10000, norm_eps: 1e-5}
-tokenizer: {kind: byte}
-data: {sequence_length: 64, train: [{path: `+data+`}], validation: {path: `+data+`, every: 50, sequences: 4}}
-train: {steps: 100, global_batch: 4, micro_batch: 4}
-optimizer: {lr: 1e-2}
-`), 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	job, data, out := fishJob(t)
 	code, stderr := interrupt(t, "step 5/", 1, "run", "--config", job)
 	if code != exitStopped || !strings.Contains(stderr, "go on with:\n") || !strings.Contains(stderr, "run --config "+job) {
 		t.Fatalf("interrupted once: exit code %d, %s", code, stderr)
@@ -107,8 +87,33 @@ optimizer: {lr: 1e-2}
 	if _, stderr = trainer(t, 2, "run", "--config", job, "--set", "model.dim=64"); !strings.Contains(stderr, "model.dim: may not change") {
 		t.Errorf("another model on the same output: %s", stderr)
 	}
-	trainer(t, 1, "eval", "--checkpoint", filepath.Join(dir, "nothing"))
+	trainer(t, 1, "eval", "--checkpoint", filepath.Join(t.TempDir(), "nothing"))
 	trainer(t, 2, "eval")
+}
+
+// fishJob prepares data and a job of 100 steps, and returns the job file, the data and the output directory.
+func fishJob(t *testing.T) (job, data, out string) {
+	t.Helper()
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text.txt")
+	if err := os.WriteFile(text, []byte(strings.Repeat("One fish, two fish, red fish, blue fish.\n", 4000)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	job, data, out = filepath.Join(dir, "job.yaml"), filepath.Join(dir, "data"), filepath.Join(dir, "out")
+	trainer(t, 0, "data", "prepare", text, "--tokenizer", "byte", "--sequence-length", "64", "--output", data)
+	err := os.WriteFile(job, []byte(`
+version: 1
+job: {name: fish, output: `+out+`}
+model: {dim: 32, layers: 2, heads: 4, ffn: 64, vocab: 258, max_length: 64, rope_theta: 10000, norm_eps: 1e-5}
+tokenizer: {kind: byte}
+data: {sequence_length: 64, train: [{path: `+data+`}], validation: {path: `+data+`, every: 50, sequences: 4}}
+train: {steps: 100, global_batch: 4, micro_batch: 4}
+optimizer: {lr: 1e-2}
+`), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return job, data, out
 }
 
 // interrupt starts trainer, sends it SIGINT so many times once a line of its output begins with at, and returns its exit

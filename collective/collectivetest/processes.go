@@ -53,7 +53,7 @@ func child(name string, short bool) error {
 		return err
 	}
 	pipe.Close()
-	config := collective.Config{Ticket: ticket, Digest: "job", Options: cases[i].options()}
+	config := collective.Config{Ticket: ticket, Facts: map[string]string{"job": "a"}, Options: cases[i].options()}
 	if f := os.NewFile(listenerFD, "listener"); f != nil {
 		if l, err := net.FileListener(f); err == nil {
 			config.Listener, config.Plain = l, true

@@ -13,6 +13,7 @@ import (
 	"github.com/herdtrain/herd/trainer/config"
 	"github.com/herdtrain/herd/trainer/llama"
 	"github.com/herdtrain/herd/trainer/optim"
+	"github.com/herdtrain/herd/trainer/telemetry"
 )
 
 // StepReport is the speed and the memory of whole training steps.
@@ -113,7 +114,7 @@ func Step(ctx context.Context, o Options, job *config.Job) (report *StepReport, 
 	r.Parameters = model.Parameters()
 	r.MFU = full * r.TokensPerSecond.Median / (r.Peak * 1e9)
 	r.MFUCausal = causal * r.TokensPerSecond.Median / (r.Peak * 1e9)
-	r.MemoryBytes, r.PeakRSS = t.arena.Bytes(), peakResident()
+	r.MemoryBytes, r.PeakRSS = t.arena.Bytes(), telemetry.PeakMemory()
 	uses, bytes := t.arena.Uses()
 	for _, use := range uses {
 		r.Memory = append(r.Memory, MemoryUse{use, bytes[use]})
@@ -144,7 +145,9 @@ func newTraining(m *machine, job *config.Job) (*training, error) {
 	}
 	t.place(t.arena, m, job)
 
-	t.opt.Initialize(m, m.q, job.Job.Seed)
+	if err := t.opt.Initialize(context.Background(), m, m.q, job.Job.Seed); err != nil {
+		return nil, err
+	}
 	t.opt.Derive(m, m.q)
 	n := job.Train.MicroBatch * job.Data.SequenceLength
 	t.in = llama.Input{

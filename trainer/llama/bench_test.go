@@ -18,7 +18,9 @@ func BenchmarkStep(b *testing.B) {
 		b.Run(dt.String(), func(b *testing.B) {
 			const sequences, length = 4, 128
 			m := newTrained(b, c, dt, llama.Size{Sequences: sequences, Length: length}, "")
-			m.opt.Initialize(m.dev, m.q, 1)
+			if err := m.opt.Initialize(b.Context(), m.dev, m.q, 1); err != nil {
+				b.Fatal(err)
+			}
 			m.opt.Derive(m.dev, m.q)
 			in := llama.Input{Sequences: sequences, Length: length}
 			for range sequences * length {

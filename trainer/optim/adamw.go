@@ -2,6 +2,7 @@
 package optim
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/herdtrain/herd/tensor"
@@ -42,13 +43,27 @@ func New(a *tensor.Arena, p *llama.Params) *AdamW {
 	return o
 }
 
-// Initialize gives the master weights their initial values; the moments are zero.
-func (o *AdamW) Initialize(d tensor.Device, q tensor.Queue, seed uint64) {
+// Initialize gives the master weights their initial values, in blocks of some MiB; the moments are zero.
+func (o *AdamW) Initialize(ctx context.Context, d tensor.Device, q tensor.Queue, seed uint64) error {
+	const most = 4 << 20 // elements of a block
+	var host []float32
 	for i, u := range o.params.Units {
-		host := make([]float32, u.Weights.Len())
-		o.params.Initialize(host, u.Own.Lo, seed)
-		d.Upload(q, o.Units[i].Master, tensor.HostBytes(tensor.HostBuffer(host)))
+		for lo := u.Own.Lo; lo < u.Own.Hi; lo += most {
+			n := min(most, u.Own.Hi-lo)
+			if cap(host) < n {
+				host = make([]float32, n)
+			}
+			block := host[:n]
+			clear(block) // between parameters there may be gaps
+			o.params.Initialize(block, lo, seed)
+			first := lo - u.Own.Lo
+			d.Upload(q, o.Units[i].Master.Slice(first, first+n), tensor.HostBytes(tensor.HostBuffer(block)))
+			if err := q.Sync(ctx); err != nil { // the block is used again
+				return err
+			}
+		}
 	}
+	return nil
 }
 
 // Derive rounds the master weights to the weights that the passes read, of what this rank owns.

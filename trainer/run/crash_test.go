@@ -26,8 +26,8 @@ const (
 	childKill = "HERD_TEST_KILL" // the call of the file system at which the process kills itself; 0: never
 )
 
-// child is the main of a child process: it runs a job.
-func child() int {
+// childMain is the main of a child process: it runs a job.
+func childMain() int {
 	job, err := config.Parse("child", []byte(os.Getenv(childJob)), nil)
 	if err == nil {
 		fs := &killing{FS: storage.OS}
@@ -155,13 +155,13 @@ func died(t testing.TB, err error) bool {
 	return false
 }
 
-type process struct {
+type child struct {
 	*exec.Cmd
 	lines *bufio.Scanner
 }
 
 // Wait reads what is left of the output and waits for the end.
-func (p process) Wait() error {
+func (p child) Wait() error {
 	for p.lines.Scan() {
 		continue
 	}
@@ -169,7 +169,7 @@ func (p process) Wait() error {
 }
 
 // startChild runs job in a process of its own, which kills itself at a call of the file system.
-func startChild(t testing.TB, job *config.Job, at int) process {
+func startChild(t testing.TB, job *config.Job, at int) child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childJob+"="+string(job.YAML()), fmt.Sprintf("%s=%d", childKill, at))
@@ -181,5 +181,5 @@ func startChild(t testing.TB, job *config.Job, at int) process {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return process{cmd, bufio.NewScanner(out)}
+	return child{cmd, bufio.NewScanner(out)}
 }

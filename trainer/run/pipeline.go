@@ -66,9 +66,7 @@ func (w *worker) split(ctx context.Context) (err error) {
 			color = of[0]
 		}
 		if err == nil {
-			if g, err = w.world.Split(ctx, color, w.number); g != nil {
-				w.groups = append(w.groups, g)
-			}
+			g, err = w.rank.split(ctx, color)
 		}
 		return g
 	}

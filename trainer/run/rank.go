@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/herdtrain/herd/collective"
@@ -19,47 +21,85 @@ const (
 	saveTimeout = time.Hour
 )
 
+// Options of the Groups of all ranks.
+var saveOptions = collective.Options{Name: "saves", Timeout: saveTimeout}
+
+func worldOptions(timeout time.Duration) collective.Options {
+	return collective.Options{Name: "world", Timeout: timeout}
+}
+
 // rank is the place of a worker among all of the run, and its Groups: of all ranks, one for the goroutine that trains and
 // one for saves, and of some.
 type rank struct {
-	number int
-	layout parallel.Layout
-	coord  parallel.Coord
-	world  collective.Group
-	data   collective.Group // of ranks with the same parameters; nil until split
-	saves  collective.Group
-	groups []collective.Group // all that were split
+	number  int
+	layout  parallel.Layout
+	coord   parallel.Coord
+	threads int  // that compute, 0: all
+	process bool // it is a process
+	world   collective.Group
+	data    collective.Group // of ranks with the same parameters; nil until split
+	saves   collective.Group
+
+	mu     sync.Mutex
+	groups []collective.Group // all of them
+	failed error              // why they were aborted; nil: they were not
+}
+
+// newRank is rank number of a layout with its first Groups.
+func newRank(number int, l parallel.Layout, threads int, world, saves collective.Group) *rank {
+	collective.NewRecorder(0).Watch(world)
+	return &rank{
+		number: number, layout: l, coord: l.Mesh.Coord(number), threads: threads, world: world, saves: saves,
+		groups: []collective.Group{world, saves},
+	}
 }
 
 // leads says whether this rank speaks for all: it keeps the ledger, commits checkpoints and reports.
 func (r *rank) leads() bool { return r.number == 0 }
 
-// abort fails both Groups on every rank, so that none waits for one that gave up.
+// split makes the Group of the ranks that give the same color, in the order of their numbers; none of a negative one. All
+// ranks call it.
+func (r *rank) split(ctx context.Context, color int) (collective.Group, error) {
+	g, err := r.world.Split(ctx, color, r.number)
+	if err != nil || g == nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.groups = append(r.groups, g)
+	if r.failed != nil {
+		g.Abort(r.failed)
+	}
+	return g, nil
+}
+
+// abort fails all Groups on every rank, so that none waits for one that gave up. Any goroutine may call it.
 func (r *rank) abort(cause error) {
-	r.world.Abort(cause)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = cause
 	for _, g := range r.groups {
 		g.Abort(cause)
 	}
-	r.saves.Abort(cause)
 }
 
 func (r *rank) close() error {
 	var errs []error
-	for _, g := range append(r.groups, r.world, r.saves) {
+	for _, g := range slices.Backward(r.groups) {
 		errs = append(errs, g.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// localRanks are the ranks of a run whose ranks are goroutines of this process.
-func localRanks(l parallel.Layout) []*rank {
+// localRanks are the ranks of a run whose ranks are goroutines of this process: a lone one computes on all cores, each
+// of several on one.
+func localRanks(l parallel.Layout, timeout time.Duration) []*rank {
 	n := l.Mesh.World()
-	world := collective.NewLocal(n, collective.Options{Name: "world", Timeout: stepTimeout})
-	saves := collective.NewLocal(n, collective.Options{Name: "saves", Timeout: saveTimeout})
+	world := collective.NewLocal(n, worldOptions(timeout))
+	saves := collective.NewLocal(n, saveOptions)
 	ranks := make([]*rank, n)
 	for i := range ranks {
-		collective.NewRecorder(0).Watch(world[i])
-		ranks[i] = &rank{number: i, layout: l, coord: l.Mesh.Coord(i), world: world[i], saves: saves[i]}
+		ranks[i] = newRank(i, l, min(n-1, 1), world[i], saves[i])
 	}
 	return ranks
 }

@@ -26,29 +26,31 @@ type verdict struct {
 
 // restore gives all workers their weights: of the checkpoint that Options.Resume asks for, or fresh ones. The leader
 // decides.
-func (a *agent) restore(ctx context.Context, w *worker) error {
+func (w *worker) restore(ctx context.Context) error {
 	var o order
 	var err error
 	if w.leads() {
-		if o, err = a.lead(ctx, w); err != nil {
+		if o, err = w.lead(ctx); err != nil {
 			o = order{Err: fmt.Sprintf("rank 0 found nothing to begin with: %v", err)}
 		}
 		err = errors.Join(err, tell(ctx, w.world, &o))
 	} else {
-		o, err = a.follow(ctx, w)
+		o, err = w.follow(ctx)
 	}
 	if err != nil {
 		return err
 	}
 	if o.Fresh {
-		w.opt.Initialize(w.dev, w.q, w.job.Job.Seed)
+		if err := w.opt.Initialize(ctx, w.dev, w.q, w.job.Job.Seed); err != nil {
+			return err
+		}
 	}
 	w.step, w.tokens, w.applied = o.Step, o.Tokens, o.Applied
 	return w.deriveWeights(ctx)
 }
 
 // follow carries out the leader's orders up to the last one, which it returns.
-func (a *agent) follow(ctx context.Context, w *worker) (order, error) {
+func (w *worker) follow(ctx context.Context) (order, error) {
 	for {
 		var o order
 		switch err := tell(ctx, w.world, &o); {
@@ -59,7 +61,7 @@ func (a *agent) follow(ctx context.Context, w *worker) (order, error) {
 		case o.Load == "":
 			return o, nil
 		}
-		c, err := checkpoint.Open(ctx, a.o.FS, o.Load)
+		c, err := checkpoint.Open(ctx, w.o.FS, o.Load)
 		if err == nil {
 			err = w.load(ctx, c)
 		}
@@ -89,10 +91,10 @@ func (w *worker) agree(ctx context.Context, err error) error {
 }
 
 // lead finds what all ranks can begin with, and returns the last order.
-func (a *agent) lead(ctx context.Context, w *worker) (order, error) {
-	head, err := a.head(ctx)
+func (w *worker) lead(ctx context.Context) (order, error) {
+	head, err := w.head(ctx)
 	if errors.Is(err, checkpoint.ErrNone) {
-		a.event("starting fresh: %d parameters from seed %d", a.job.Model.Config().Parameters(), a.job.Job.Seed)
+		w.event("starting fresh: %d parameters from seed %d", w.job.Model.Config().Parameters(), w.job.Job.Seed)
 		return order{Fresh: true}, nil
 	}
 	if err != nil {
@@ -100,8 +102,8 @@ func (a *agent) lead(ctx context.Context, w *worker) (order, error) {
 	}
 	root := filepath.Dir(head.dir)
 	var changes []config.Change
-	c, rejected, err := checkpoint.Resolve(ctx, a.o.FS, root, head.ref, func(c *checkpoint.Checkpoint) (err error) {
-		if changes, err = a.compare(c, w); err != nil {
+	c, rejected, err := checkpoint.Resolve(ctx, w.o.FS, root, head.ref, func(c *checkpoint.Checkpoint) (err error) {
+		if changes, err = w.compare(c); err != nil {
 			return err
 		}
 		if err := tell(ctx, w.world, &order{Load: c.Dir()}); err != nil {
@@ -110,20 +112,20 @@ func (a *agent) lead(ctx context.Context, w *worker) (order, error) {
 		return w.agree(ctx, w.load(ctx, c))
 	})
 	for _, r := range rejected {
-		a.event("checkpoint %s was passed over: %v", r.Name, r.Err)
+		w.event("checkpoint %s was passed over: %v", r.Name, r.Err)
 	}
 	if err != nil {
 		return order{}, err
 	}
 	for _, ch := range changes {
-		a.event("changed since the checkpoint: %v", ch)
+		w.event("changed since the checkpoint: %v", ch)
 	}
 	st := c.State()
-	if root == a.root {
+	if root == w.saver.root {
 		w.saver.parent = c.Ref()
 	}
-	if st.Step < a.job.Train.Steps {
-		a.event("continuing after step %d from %s (generation %d)", st.Step, c.Dir(), w.generation)
+	if st.Step < w.job.Train.Steps {
+		w.event("continuing after step %d from %s (generation %d)", st.Step, c.Dir(), w.generation)
 	}
 	return order{Step: st.Step, Tokens: st.Tokens, Applied: st.OptimizerStep}, nil
 }
@@ -135,28 +137,28 @@ type start struct {
 }
 
 // head is the checkpoint that Options.Resume asks for; ErrNone: begin fresh.
-func (a *agent) head(ctx context.Context) (start, error) {
-	ref, err := a.commit.Latest(ctx)
-	switch a.o.Resume {
+func (w *worker) head(ctx context.Context) (start, error) {
+	ref, err := w.saver.commit.Latest(ctx)
+	switch w.o.Resume {
 	case "", "auto":
-		return start{ref, filepath.Join(a.root, ref.Name)}, err
+		return start{ref, filepath.Join(w.saver.root, ref.Name)}, err
 	case "none":
 		if err == nil {
-			err = fmt.Errorf("--resume none: %s holds a run already (%s); choose another job.output", a.job.Job.Output, ref.Name)
+			err = fmt.Errorf("--resume none: %s holds a run already (%s); choose another job.output", w.job.Job.Output, ref.Name)
 		}
 		return start{}, err
 	}
-	root, dir, err := checkpoint.Locate(a.o.FS, filepath.Clean(a.o.Resume))
+	root, dir, err := checkpoint.Locate(w.o.FS, filepath.Clean(w.o.Resume))
 	if err != nil {
 		return start{}, fmt.Errorf("--resume: %w", err)
 	}
 	if dir == "" { // a whole run: its newest
-		if ref, err = (checkpoint.FileCommitter{FS: a.o.FS, Root: root}).Latest(ctx); err != nil {
-			return start{}, fmt.Errorf("--resume %s: %w", a.o.Resume, err)
+		if ref, err = (checkpoint.FileCommitter{FS: w.o.FS, Root: root}).Latest(ctx); err != nil {
+			return start{}, fmt.Errorf("--resume %s: %w", w.o.Resume, err)
 		}
 		return start{ref, filepath.Join(root, ref.Name)}, nil
 	}
-	c, err := checkpoint.Open(ctx, a.o.FS, dir)
+	c, err := checkpoint.Open(ctx, w.o.FS, dir)
 	if err != nil {
 		return start{}, fmt.Errorf("--resume: %w", err)
 	}
@@ -164,18 +166,18 @@ func (a *agent) head(ctx context.Context) (start, error) {
 }
 
 // compare refuses a checkpoint of another job, and lists what changed that may.
-func (a *agent) compare(c *checkpoint.Checkpoint, w *worker) ([]config.Change, error) {
+func (w *worker) compare(c *checkpoint.Checkpoint) ([]config.Change, error) {
 	st := c.State()
 	saved, err := config.Parse(c.Dir()+" (its job file)", []byte(st.Config), nil)
 	if err != nil {
 		return nil, err
 	}
-	changes, err := config.CompareForResume(saved, a.job)
+	changes, err := config.CompareForResume(saved, w.job)
 	if err != nil {
 		return nil, fmt.Errorf("the job is not the one that saved it:\n%w", err)
 	}
 	if base := w.saver.base; st.TokenizerDigest != base.TokenizerDigest {
-		return nil, fmt.Errorf("it was trained with tokenizer %s, %s is %s", st.TokenizerDigest, a.job.Tokenizer.Path,
+		return nil, fmt.Errorf("it was trained with tokenizer %s, %s is %s", st.TokenizerDigest, w.job.Tokenizer.Path,
 			base.TokenizerDigest)
 	} else if st.DatasetDigest != base.DatasetDigest {
 		return nil, fmt.Errorf("it was trained on other data: the digest of data.train was %s, now it is %s",

@@ -24,9 +24,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childJob) != "" {
-		os.Exit(child())
+	if len(os.Args) == 3 && os.Args[1] == rankCommand {
+		os.Exit(rankMain(os.Args[2]))
 	}
+	if os.Getenv(childJob) != "" {
+		os.Exit(childMain())
+	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // of the processes of ranks
 	goleak.VerifyTestMain(m)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/herdtrain/herd/tensor"
 	"github.com/herdtrain/herd/trainer/llama"
 	"github.com/herdtrain/herd/trainer/optim"
+	"github.com/herdtrain/herd/trainer/parallel"
 )
 
 // Names of the optimizer's state in a checkpoint: these prefixes before the parameter's name. The weights, under the
@@ -33,8 +34,7 @@ type saver struct {
 	base   checkpoint.State // what is the same in every checkpoint of this process
 	event  func(format string, args ...any)
 
-	copies  [][]byte            // the snapshot of each part of the state, made by the first begin
-	host    []checkpoint.Tensor // the same, cut into boxes
+	host    []checkpoint.Tensor // the snapshot, cut into boxes by the first begin
 	pending chan saved          // nil: no save is in flight
 	parent  checkpoint.Ref      // the last committed
 	stall   time.Duration       // how long training stood still since takeStall
@@ -120,7 +120,7 @@ func (s *saver) writeAll(ctx context.Context, st checkpoint.State, failure error
 		return "", nil, err
 	}
 	var mine written
-	if writer, ok := s.writer(); ok && failure == nil {
+	if writer, ok := writer(s.layout, s.number); ok && failure == nil {
 		var files checkpoint.Files
 		files, failure = checkpoint.Write(ctx, s.fs, at.Dir, writer, s.host)
 		mine.Files = append(mine.Files, files)
@@ -144,14 +144,14 @@ func (s *saver) writeAll(ctx context.Context, st checkpoint.State, failure error
 }
 
 // writer numbers the ranks that write: of those that hold the same part of the state, the first.
-func (s *saver) writer() (number int, ok bool) {
-	writes := func(rank int) bool { return s.layout.ReplicaGroup(rank)[0] == rank }
-	for rank := range s.number {
-		if writes(rank) {
+func writer(l parallel.Layout, rank int) (number int, ok bool) {
+	writes := func(r int) bool { return l.ReplicaGroup(r)[0] == r }
+	for r := range rank {
+		if writes(r) {
 			number++
 		}
 	}
-	return number, writes(s.number)
+	return number, writes(rank)
 }
 
 // poll reports a save that has ended meanwhile.
@@ -194,17 +194,15 @@ func (s *saver) takeStall() time.Duration {
 	return d
 }
 
-// snapshot copies this rank's master weights and moments into host memory, if it is to write them.
+// snapshot copies this rank's master weights and moments, if it is to write them.
 func (s *saver) snapshot(w *worker) {
-	if _, ok := s.writer(); !ok {
+	if len(w.copies) == 0 {
 		return
 	}
-	parts := slices.DeleteFunc(state(w.stage.Params, w.opt), func(p stored) bool { return p.param.Copy })
+	parts := ownState(w.stage.Params, w.opt)
 	if s.host == nil {
-		for _, p := range parts {
-			data := make([]byte, p.buf.Bytes())
-			s.copies = append(s.copies, data)
-			for _, box := range p.parts(data) {
+		for i, p := range parts {
+			for _, box := range p.parts(tensor.HostBytes(w.copies[i])) {
 				s.host = append(s.host, checkpoint.Tensor{
 					Name: p.name, DType: p.buf.DType(), Shape: p.param.Shape, Box: box.Box, Data: box.Data,
 				})
@@ -212,7 +210,7 @@ func (s *saver) snapshot(w *worker) {
 		}
 	}
 	for i, p := range parts {
-		w.dev.Download(w.q, s.copies[i], p.buf)
+		w.dev.Download(w.q, tensor.HostBytes(w.copies[i]), p.buf)
 	}
 }
 
@@ -228,6 +226,11 @@ type stored struct {
 func (p stored) parts(data []byte) []checkpoint.Part {
 	box := checkpoint.Box{Offset: p.param.Offset, Extent: p.param.Extent}
 	return box.Parts(int64(p.first), int64(p.end), data)
+}
+
+// ownState is state without what another rank saves.
+func ownState(p *llama.Params, o *optim.AdamW) []stored {
+	return slices.DeleteFunc(state(p, o), func(q stored) bool { return q.param.Copy })
 }
 
 // state is everything that a checkpoint holds of this rank's part of a model in training.

@@ -17,8 +17,8 @@ import (
 const maxSkipped = 3
 
 // trainStep runs step s, counted from 0: this rank's part of the global batch in micro-batches, the exchange of gradients,
-// the vote, the update, the ledger. If stop is closed all ranks end after it.
-func (w *worker) trainStep(ctx context.Context, s int64, stop <-chan struct{}) error {
+// the vote, the update, the ledger. If Options.Stop is closed all ranks end after it.
+func (w *worker) trainStep(ctx context.Context, s int64) error {
 	begin := time.Now()
 	batch, err := w.loader.next(ctx)
 	if err != nil {
@@ -38,7 +38,7 @@ func (w *worker) trainStep(ctx context.Context, s int64, stop <-chan struct{}) e
 	}
 	lr := w.schedule.Rate(s)
 	w.reduceGradients()
-	w.vote(digest, isClosed(stop))
+	w.vote(digest, isClosed(w.o.Stop))
 	w.opt.Step(w.dev, w.q, lr, s+1)
 	w.gatherWeights()
 	var stats [5]float64

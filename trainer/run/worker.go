@@ -24,6 +24,7 @@ type worker struct {
 	*rank
 	job        *config.Job
 	generation int64
+	o          Options
 
 	dev      tensor.Device
 	q        tensor.Queue
@@ -36,6 +37,7 @@ type worker struct {
 	trees    *treeSums                // of numerics: canonical; nil: fast
 	hidden   *parallel.HiddenSums     // as trees
 	opt      *optim.AdamW
+	copies   []tensor.Buffer // of each part of the state that this rank saves
 	schedule optim.Schedule
 
 	stream     dataset.Stream
@@ -100,6 +102,11 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 	o.Beta1, o.Beta2 = job.Optimizer.Betas[0], job.Optimizer.Betas[1]
 	o.Eps, o.WeightDecay, o.ClipNorm = job.Optimizer.Eps, job.Optimizer.WeightDecay, job.Optimizer.ClipNorm
 	w.opt = o
+	if _, ok := writer(l, rank); ok {
+		for _, p := range ownState(w.stage.Params, w.opt) {
+			w.copies = append(w.copies, a.Alloc("snapshot", p.name, p.buf.DType(), p.buf.Len()))
+		}
+	}
 }
 
 // dtype is the storage type of weights and activations.
@@ -119,11 +126,7 @@ func newSchedule(job *config.Job) optim.Schedule {
 
 // openModel brings up the device, with the memory of the plan, and the model on it; the parameters are still zero.
 func (w *worker) openModel() error {
-	var o cpu.Options
-	if w.layout.Mesh.World() > 1 {
-		o.Threads = 1
-	}
-	dev, err := cpu.New(o)
+	dev, err := cpu.New(cpu.Options{Threads: w.threads})
 	if err != nil {
 		return err
 	}
@@ -163,9 +166,9 @@ func (w *worker) share(sequences int) parallel.Range {
 	return share(w.layout, sequences, w.coord[parallel.DP])
 }
 
-// train runs the steps that are left. When stop is closed on any rank all finish the step, save and return an error with
+// train runs the steps that are left. When Options.Stop is closed on any rank all finish the step, save and return an error with
 // exit code 75.
-func (w *worker) train(ctx context.Context, stop <-chan struct{}) error {
+func (w *worker) train(ctx context.Context) error {
 	steps := w.job.Train.Steps
 	w.loader = newLoader(ctx, w.stream, w.step, steps, w.share(w.job.Train.GlobalBatch))
 	defer w.loader.close()
@@ -175,7 +178,7 @@ func (w *worker) train(ctx context.Context, stop <-chan struct{}) error {
 		}
 	}
 	for w.step < steps {
-		if err := w.trainStep(ctx, w.step, stop); err != nil {
+		if err := w.trainStep(ctx, w.step); err != nil {
 			return err
 		}
 		if v := w.job.Data.Validation; v != nil && (w.step%int64(v.Every) == 0 || w.step == steps) {
@@ -191,7 +194,32 @@ func (w *worker) train(ctx context.Context, stop <-chan struct{}) error {
 			return w.stopped()
 		}
 	}
-	return w.saver.wait()
+	if err := w.saver.wait(); err != nil {
+		return err
+	}
+	return w.reportMemory(ctx)
+}
+
+// reportMemory says how much memory the ranks had, if each is a process, and which had most beside its plan.
+func (w *worker) reportMemory(ctx context.Context) error {
+	if !w.process {
+		return nil
+	}
+	type memory struct{ Peak, Plan int64 }
+	all, err := gatherJSON(ctx, w.saves, memory{telemetry.PeakMemory(), w.arena.Bytes()}) // some may still be saving
+	if err != nil {
+		return err
+	}
+	most := 0
+	for i, m := range all {
+		if m.Peak-m.Plan > all[most].Peak-all[most].Plan {
+			most = i
+		}
+	}
+	m := all[most]
+	w.telemetry.Event("resident memory of rank %d was %.1f MiB at most, %.1f above its plan; no rank was further above", most,
+		float64(m.Peak)/(1<<20), float64(m.Peak-m.Plan)/(1<<20))
+	return nil
 }
 
 func (w *worker) stopped() error {
@@ -239,15 +267,15 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // openTelemetry starts the step line and the files beside it; the steps go on after w.step.
-func (w *worker) openTelemetry(ctx context.Context, o Options) (err error) {
+func (w *worker) openTelemetry(ctx context.Context) (err error) {
 	if !w.leads() {
 		w.telemetry, err = telemetry.New(ctx, telemetry.Options{})
 		return err
 	}
 	out, t := w.job.Job.Output, w.job.Telemetry
 	opt := telemetry.Options{
-		Out: o.Out, Terminal: o.Terminal, Width: o.Width, Resume: w.step, Prometheus: t.Prometheus,
-		Peak: o.peak,
+		Out: w.o.Out, Terminal: w.o.Terminal, Width: w.o.Width, Resume: w.step, Prometheus: t.Prometheus,
+		Peak: w.o.peak,
 	}
 	opt.FLOPsFull, opt.FLOPsCausal = w.job.Model.Config().FLOPs(w.job.Data.SequenceLength)
 	if t.JSONL {

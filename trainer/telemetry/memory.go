@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -22,4 +23,19 @@ func residentMemory() int64 {
 		return 0
 	}
 	return pages * int64(os.Getpagesize())
+}
+
+// PeakMemory is the most memory that this process had in RAM, in bytes; 0 on a system that does not tell.
+func PeakMemory() int64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	return 0
 }
