@@ -55,14 +55,15 @@ const (
 // b·Keys+j of k and v its key j. KV head j serves the query heads j·Heads/KVHeads … (j+1)·Heads/KVHeads − 1.
 type AttentionShape struct {
 	Batch, Length int // sequences, and queries of each
-	// Keys is how many keys a sequence has, 0: Length. Query i is at position Offset+i among them and sees those up to
-	// its own; Offset+Length ≤ Keys. With context parallelism, or a cache of keys, there are fewer queries than keys.
-	Keys, Offset            int
+	// Keys is how many keys a sequence has, 0: Length. Query i is at position Offset+i of the sequence, key j at Start+j,
+	// and a query sees the keys up to its own position; Start ≤ Offset. With context parallelism, or a cache of keys, not
+	// all keys are there, and not the same as queries.
+	Keys, Offset, Start     int
 	Heads, KVHeads, HeadDim int
 	Scale                   float64 // of the scores before the softmax, 1/√HeadDim
 	Window                  int     // a query sees the key at its own position and the Window−1 before it; 0: no limit
 	// First is I32 [Batch·Length]: the position in its own sequence of the first key that a query may see (the first
-	// token of its document). A zero Buffer stands for all zeros.
+	// token of its document), at most its own. A zero Buffer stands for all zeros.
 	First Buffer
 }
 
@@ -104,6 +105,8 @@ type Device interface {
 	Fill(q Queue, dst Buffer, v float64)
 	// Cast converts src to dst's dtype, element by element, rounding to nearest even. Equal lengths.
 	Cast(q Queue, dst, src Buffer)
+	// Copy is Cast of matrices of equal shape.
+	Copy(q Queue, dst, src Mat)
 	// Add is dst = a + b, acc [n] each; dst may be a or b.
 	Add(q Queue, dst, a, b Buffer)
 
@@ -132,9 +135,14 @@ type Device interface {
 	RoPE(q Queue, x Mat, pos, table Buffer, headDim int, inverse bool)
 	// Attention is o [n, Heads·HeadDim] = softmax(q·kᵀ·Scale)·v over the keys that causality, First and Window allow,
 	// streamed (no Length×Keys matrix). q is like o, n = Batch·Length; k, v [Batch·Keys, KVHeads·HeadDim]; lse acc
-	// [Batch, Heads, Length] is the natural log of the softmax's denominator.
+	// [Batch, Heads, Length] is the natural log of the softmax's denominator. A query that sees no key gets 0 and −∞. o
+	// may be acc.
 	Attention(q Queue, o Mat, lse Buffer, qm, k, v Mat, s AttentionShape)
-	// AttentionBackward sets dq, dk, dv from do and what Attention read and wrote.
+	// MergeAttention makes o acc [Length, Heads·HeadDim], the output of Attention over some keys, and its lse acc [Heads,
+	// Length], those over these keys and others, of which part and partLSE are the output.
+	MergeAttention(q Queue, o Mat, lse Buffer, part Mat, partLSE Buffer)
+	// AttentionBackward sets dq, dk, dv from do and what Attention read and wrote; o and lse may be those over more keys.
+	// dq, dk and dv may be acc.
 	AttentionBackward(q Queue, dq, dk, dv, do, o Mat, lse Buffer, qm, k, v Mat, s AttentionShape)
 	// SwiGLU is h [n,F] = silu(g)·u with gu [n,2F] = g | u.
 	SwiGLU(q Queue, h, gu Mat)

@@ -15,7 +15,7 @@ func (d *Device) Attention(q tensor.Queue, o tensor.Mat, lse tensor.Buffer, qm, 
 	s tensor.AttentionShape) {
 	s = withKeys(s)
 	dt := qm.DType()
-	check("Attention(o, q, k, v, lse, first)", attentionFits(s, lse, []tensor.Mat{qm, o}, []tensor.Mat{k, v}),
+	check("Attention(o, q, k, v, lse, first)", attentionFits(s, lse, []tensor.Mat{qm}, []tensor.Mat{k, v}, []tensor.Mat{o}, nil),
 		o, qm, k, v, vector(lse), vector(s.First))
 	block := attentionBlock
 	if d.c != nil && dt != tensor.F64 {
@@ -56,12 +56,17 @@ func withKeys(s tensor.AttentionShape) tensor.AttentionShape {
 	return s
 }
 
-// attentionFits says whether the matrices of query heads and of KV heads have the shapes that s says.
-func attentionFits(s tensor.AttentionShape, lse tensor.Buffer, queries, keys []tensor.Mat) bool {
-	dt, n := queries[0].DType(), s.Batch*s.Length
+// attentionFits says whether the matrices of query heads and of KV heads have the shapes that s says: those that are read
+// of one dtype, the results of it or its Accum.
+func attentionFits(s tensor.AttentionShape, lse tensor.Buffer, queries, keys, dq, dk []tensor.Mat) bool {
+	dt, n, qd, kd := queries[0].DType(), s.Batch*s.Length, s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	result := func(rows, cols int, all []tensor.Mat) bool {
+		return len(all) == 0 || like(dt, rows, cols, all...) || like(dt.Accum(), rows, cols, all...)
+	}
 	return s.Batch >= 0 && s.Length >= 0 && s.KVHeads > 0 && s.Heads > 0 && s.Heads%s.KVHeads == 0 && s.HeadDim > 0 &&
-		s.Scale > 0 && s.Window >= 0 && s.Offset >= 0 && s.Offset+s.Length <= s.Keys &&
-		like(dt, n, s.Heads*s.HeadDim, queries...) && like(dt, s.Batch*s.Keys, s.KVHeads*s.HeadDim, keys...) &&
+		s.Scale > 0 && s.Window >= 0 && s.Start >= 0 && s.Start <= s.Offset &&
+		like(dt, n, qd, queries...) && like(dt, s.Batch*s.Keys, kd, keys...) &&
+		result(n, qd, dq) && result(s.Batch*s.Keys, kd, dk) &&
 		holds(lse, dt.Accum(), s.Heads*n) && (s.First.Len() == 0 || holds(s.First, tensor.I32, n))
 }
 
@@ -96,25 +101,26 @@ func (h head) shape() tensor.AttentionShape {
 	return s
 }
 
-// firstKeys sets the first key that each of the queries [i0, i1) sees, and returns the least of them.
+// firstKeys sets the first key that each of the queries [i0, i1) sees, and returns the least of them. One that sees none
+// has it behind its last.
 func (h head) firstKeys(first *[attentionBlock]int, i0, i1 int) (least int) {
-	least = h.lastKey(i0)
+	least = h.Keys
 	for i := i0; i < i1; i++ {
-		lo := 0
+		lo, position := 0, h.Offset+i
 		if h.First.Len() > 0 {
-			lo = min(int(tensor.Host[int32](h.First)[h.batch*h.Length+i]), h.lastKey(i))
+			lo = min(int(tensor.Host[int32](h.First)[h.batch*h.Length+i]), position)
 		}
 		if h.Window > 0 {
-			lo = max(lo, h.lastKey(i)-h.Window+1)
+			lo = max(lo, position-h.Window+1)
 		}
-		first[i-i0] = max(lo, 0)
+		first[i-i0] = max(lo-h.Start, 0)
 		least = min(least, first[i-i0])
 	}
 	return least
 }
 
-// lastKey is the last key that query i sees, the one at its position.
-func (h head) lastKey(i int) int { return h.Offset + i }
+// lastKey is the last key that query i sees: the one at its position, or the last.
+func (h head) lastKey(i int) int { return min(h.Offset+i-h.Start, h.Keys-1) }
 
 // attend computes rows [i0, i1) of one head: o, q [Length, HeadDim], lse [Length], k, v [Keys, HeadDim].
 func attend[A float](d *Device, h head, o tensor.Mat, lse tensor.Buffer, q, k, v tensor.Mat, i0, i1 int) {
@@ -161,7 +167,9 @@ func attend[A float](d *Device, h head, o tensor.Mat, lse tensor.Buffer, q, k, v
 	os, stats := rowsOf[A](o), tensor.Host[A](lse)
 	for i := range n {
 		row := out[i*h.HeadDim:][:h.HeadDim]
-		scaleRow(row, 1/total[i])
+		if total[i] > 0 {
+			scaleRow(row, 1/total[i])
+		}
 		copy(os.dest(i0+i, row), row)
 		os.store(i0+i, row)
 		stats[i0+i] = top[i] + A(math.Log(float64(total[i])))

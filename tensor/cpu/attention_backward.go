@@ -8,7 +8,7 @@ func (d *Device) AttentionBackward(q tensor.Queue, dq, dk, dv, do, o tensor.Mat,
 	s tensor.AttentionShape) {
 	s = withKeys(s)
 	check("AttentionBackward(dq, dk, dv, do, o, q, k, v, lse, first)",
-		attentionFits(s, lse, []tensor.Mat{qm, dq, do, o}, []tensor.Mat{k, v, dk, dv}),
+		attentionFits(s, lse, []tensor.Mat{qm, do, o}, []tensor.Mat{k, v}, []tensor.Mat{dq}, []tensor.Mat{dk, dv}),
 		dq, dk, dv, do, o, qm, k, v, vector(lse), vector(s.First))
 	group := s.Heads / s.KVHeads
 	split(q, s.Batch*s.KVHeads, attentionGrain(s, 5*group*s.Length), func(u0, u1 int) {
@@ -55,7 +55,7 @@ func attendBackward[A float](d *Device, h head, dq, dk, dv, do, o tensor.Mat, ls
 			w.delta[i] = dot(os.read(i, buf), dos.read(i, dbuf))
 		}
 		for j0 := 0; j0 < h.Keys; j0 += attentionBlock {
-			for i0 := max(0, j0-h.Offset) / attentionBlock * attentionBlock; i0 < h.Length; i0 += attentionBlock {
+			for i0 := max(0, j0-(h.Offset-h.Start)) / attentionBlock * attentionBlock; i0 < h.Length; i0 += attentionBlock {
 				w.add(i0, min(i0+attentionBlock, h.Length), j0, min(j0+attentionBlock, h.Keys))
 			}
 		}

@@ -119,13 +119,13 @@ TARGET static void differentiate_tile(backward *b, int64_t t, int64_t j, int64_t
 }
 
 // Adds to dq, dk and dv what the n queries from i0 on and the nk keys from j0 on, which are packed, give.
-TARGET static void add_block(backward *b, const attention_shape *s, matrix q, matrix dout, int64_t i0, int64_t n,
-                             int64_t j0, int64_t nk) {
+TARGET static void add_block(backward *b, const attention_shape *s, int64_t keys, matrix q, matrix dout, int64_t i0,
+                             int64_t n, int64_t j0, int64_t nk) {
 	const int64_t tiles = (n + MR - 1) / MR, panels = (nk + NR - 1) / NR;
 	int64_t seen = 0;
 	for (int64_t t = 0; t < tiles; t++) {
 		sight *see = &b->sights[t];
-		look(see, s, i0 + t * MR, least(MR, n - t * MR), MR);
+		look(see, s, keys, i0 + t * MR, least(MR, n - t * MR), MR);
 		b->from[t] = see->from > j0 ? (see->from - j0) / NR : 0;
 		b->to[t] = least((see->to - j0 + NR - 1) / NR, panels);
 		seen += b->to[t] > b->from[t];
@@ -157,29 +157,29 @@ TARGET static void add_block(backward *b, const attention_shape *s, matrix q, ma
 		}
 	}
 	for (int64_t t = 0; t < tiles; t++) {
-		const int64_t first = b->from[t] * NR, keys = least(b->to[t] * NR, nk) - first;
-		if (keys <= 0) continue;
+		const int64_t first = b->from[t] * NR, some = least(b->to[t] * NR, nk) - first;
+		if (some <= 0) continue;
 		for (int64_t e = 0; e < b->dn; e += NR)
 			multiply(b->dq + (i0 + t * MR) * b->dn + e * MR, b->turned + t * TURNED + first * MR,
-			         b->k_cols + e * nk + first * NR, keys, 1);
+			         b->k_cols + e * nk + first * NR, some, 1);
 	}
 }
 
 // Computes dq of one query head.
 TARGET static void attention_backward_head(backward *b, matrix dq, matrix dout, matrix o, const float *lse, matrix q,
                                            matrix k, matrix v, attention_shape s) {
-	const int64_t seen = least(k.rows, s.offset + q.rows);
+	const int64_t ahead = s.offset - s.start, seen = least(k.rows, ahead + q.rows);
 	memset(b->dq, 0, 4 * round_up(q.rows, MR) * b->dn);
 	memcpy(b->lse, lse, 4 * q.rows);
 	BY_DTYPE(o.bf16, dot_rows, b->delta, o, dout);
 	for (int64_t i = q.rows; i < round_up(q.rows, MR); i++) b->lse[i] = b->delta[i] = 0;
 	for (int64_t j0 = 0; j0 < seen; j0 += BACK_KEYS) {
-		const int64_t nk = least(BACK_KEYS, seen - j0), i0 = j0 > s.offset ? j0 - s.offset : 0;
+		const int64_t nk = least(BACK_KEYS, seen - j0), i0 = j0 > ahead ? j0 - ahead : 0;
 		pack_b(b->k_rows, k, 1, j0, nk, 0, b->d);
 		pack_b(b->v_rows, v, 1, j0, nk, 0, b->d);
 		pack_b(b->k_cols, k, 0, 0, b->d, j0, nk);
 		for (int64_t i = i0 / BACK_QUERIES * BACK_QUERIES; i < q.rows; i += BACK_QUERIES)
-			add_block(b, &s, q, dout, i, least(BACK_QUERIES, q.rows - i), j0, nk);
+			add_block(b, &s, k.rows, q, dout, i, least(BACK_QUERIES, q.rows - i), j0, nk);
 	}
 	vec scale = BROADCAST(s.scale);
 	for (int64_t i = 0; i < q.rows; i++)

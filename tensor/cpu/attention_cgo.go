@@ -8,7 +8,9 @@ import "C"
 import "github.com/herdtrain/herd/tensor"
 
 func cAttentionShape(s tensor.AttentionShape) C.attention_shape {
-	c := C.attention_shape{offset: C.int64_t(s.Offset), window: C.int64_t(s.Window), scale: C.float(s.Scale)}
+	c := C.attention_shape{
+		offset: C.int64_t(s.Offset), start: C.int64_t(s.Start), window: C.int64_t(s.Window), scale: C.float(s.Scale),
+	}
 	if s.First.Len() > 0 {
 		c.first = cInts(s.First)
 	}

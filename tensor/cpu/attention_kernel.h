@@ -36,15 +36,16 @@ typedef struct {
 	int64_t from, to, all_from, all_to;
 } sight;
 
-// Sets v for the n queries from i0 on; up to `width` the last one is repeated.
-TARGET static void look(sight *v, const attention_shape *s, int64_t i0, int64_t n, int width) {
+// Sets v for the n queries from i0 on; up to `width` the last one is repeated. The first of a query that sees no key is
+// behind its last.
+TARGET static void look(sight *v, const attention_shape *s, int64_t keys, int64_t i0, int64_t n, int width) {
 	v->from = v->all_to = INT64_MAX;
 	v->to = v->all_from = 0;
 	for (int r = 0; r < width; r++) {
-		const int64_t i = i0 + least(r, n - 1), last = s->offset + i;
-		int64_t first = s->first ? least(s->first[i], last) : 0;
-		if (s->window > 0 && first <= last - s->window) first = last - s->window + 1;
-		if (first < 0) first = 0;
+		const int64_t i = i0 + least(r, n - 1), position = s->offset + i, last = least(position - s->start, keys - 1);
+		int64_t first = s->first ? least(s->first[i], position) : 0;
+		if (s->window > 0 && first <= position - s->window) first = position - s->window + 1;
+		first = first > s->start ? first - s->start : 0;
 		v->first[r] = first;
 		v->last[r] = last;
 		if (first < v->from) v->from = first;
@@ -154,7 +155,7 @@ TARGET static void attention(matrix o, float *lse, matrix q, matrix k, matrix v,
 	int64_t from = k.rows, to = 0;
 	for (int64_t i = 0; i < n; i += NR) {
 		query_panel *p = &panels[i / NR];
-		look(&p->sight, &s, i0 + i, least(NR, n - i), NR);
+		look(&p->sight, &s, k.rows, i0 + i, least(NR, n - i), NR);
 		for (int r = 0; r < NR; r++) p->top[r] = -FLT_MAX; // less than any score, and −∞ is less
 		memset(p->total, 0, sizeof p->total);
 		p->begun = 0;
@@ -171,9 +172,11 @@ TARGET static void attention(matrix o, float *lse, matrix q, matrix k, matrix v,
 	}
 	for (int64_t i = 0; i < n; i += NR) {
 		query_panel *p = &panels[i / NR];
+		if (!p->begun) memset(sums + i * d, 0, 4 * NR * d);
 		for (int r = 0; r < least(NR, n - i); r++) {
-			lse[i0 + i + r] = p->top[r] * s.scale + logf(p->total[r]);
-			p->total[r] = 1 / p->total[r];
+			const int any = p->total[r] > 0;
+			lse[i0 + i + r] = any ? p->top[r] * s.scale + logf(p->total[r]) : -INFINITY;
+			p->total[r] = any ? 1 / p->total[r] : 0;
 		}
 		store_panel(o, i0 + i, sums + i * d, p->total, keys);
 	}

@@ -25,7 +25,7 @@ typedef struct {
 
 // Attention of the queries of one sequence with its keys, as tensor.AttentionShape has it.
 typedef struct {
-	int64_t offset, window;
+	int64_t offset, start, window;
 	float scale;
 	const int32_t *first; // of each query, or null for zeros
 } attention_shape;
@@ -62,7 +62,8 @@ typedef struct {
 	void (*attention)(matrix o, float *lse, matrix q, matrix k, matrix v, attention_shape s, int64_t i0, float *work);
 	int64_t queries_per_call;
 	int64_t (*attention_workspace)(int64_t head_dim); // floats
-	// One KV head of a sequence; dq, dout, o, q and lse hold its query heads, side by side and after one another.
+	// One KV head of a sequence; dq, dout, o, q and lse hold its query heads, side by side and after one another. dq, dk and
+	// dv, and o of attention, may be fp32.
 	void (*attention_backward)(matrix dq, matrix dk, matrix dv, matrix dout, matrix o, const float *lse, matrix q, matrix k,
 	                           matrix v, attention_shape s, float *work);
 	int64_t (*attention_backward_workspace)(int64_t length, int64_t keys, int64_t head_dim); // floats

@@ -53,36 +53,50 @@ func fill[T any](dst []T, v T) {
 
 // Cast converts src to dst's dtype. Integers are not converted.
 func (d *Device) Cast(q tensor.Queue, dst, src tensor.Buffer) {
-	same := dst.DType() == src.DType()
-	check("Cast(dst, src)", dst.Len() == src.Len() && (same || dst.DType() != tensor.I32 && src.DType() != tensor.I32),
-		vector(dst), vector(src))
-	split(q, dst.Len(), d.elementGrain(), func(i0, i1 int) {
-		dst, src := dst.Slice(i0, i1), src.Slice(i0, i1)
-		switch {
-		case same:
-			copy(tensor.HostBytes(dst), tensor.HostBytes(src))
-		case src.DType() == tensor.F64 && dst.DType() == tensor.F32:
-			convert(tensor.Host[float32](dst), tensor.Host[float64](src))
-		case src.DType() == tensor.F64:
-			out := tensor.Host[tensor.BFloat16](dst)
-			for i, v := range tensor.Host[float64](src) {
-				out[i] = bfloat16(v)
-			}
-		case src.DType() == tensor.F32 && dst.DType() == tensor.F64:
-			convert(tensor.Host[float64](dst), tensor.Host[float32](src))
-		case d.c != nil && dst.DType() != tensor.F64:
-			d.c.cast(dst, src)
-		case src.DType() == tensor.F32:
-			rowsOf[float32](vector(dst)).store(0, tensor.Host[float32](src))
-		case dst.DType() == tensor.F64:
-			out := tensor.Host[float64](dst)
-			for i, v := range tensor.Host[tensor.BFloat16](src) {
-				out[i] = float64(v.Float32())
-			}
-		default:
-			rowsOf[float32](vector(src)).read(0, tensor.Host[float32](dst))
+	check("Cast(dst, src)", dst.Len() == src.Len() && casts(dst, src), vector(dst), vector(src))
+	split(q, dst.Len(), d.elementGrain(), func(i0, i1 int) { d.cast(dst.Slice(i0, i1), src.Slice(i0, i1)) })
+}
+
+// Copy is Cast of matrices.
+func (d *Device) Copy(q tensor.Queue, dst, src tensor.Mat) {
+	check("Copy(dst, src)", dst.Rows == src.Rows && dst.Cols == src.Cols && casts(dst.Buffer, src.Buffer), dst, src)
+	split(q, dst.Rows, max(1, d.elementGrain()/max(1, dst.Cols)), func(i0, i1 int) {
+		for i := i0; i < i1; i++ {
+			d.cast(dst.RowRange(i, i+1).Buffer, src.RowRange(i, i+1).Buffer)
 		}
 	})
+}
+
+// casts says whether the dtypes can be converted.
+func casts(dst, src tensor.Buffer) bool {
+	return dst.DType() == src.DType() || dst.DType() != tensor.I32 && src.DType() != tensor.I32
+}
+
+func (d *Device) cast(dst, src tensor.Buffer) {
+	switch {
+	case dst.DType() == src.DType():
+		copy(tensor.HostBytes(dst), tensor.HostBytes(src))
+	case src.DType() == tensor.F64 && dst.DType() == tensor.F32:
+		convert(tensor.Host[float32](dst), tensor.Host[float64](src))
+	case src.DType() == tensor.F64:
+		out := tensor.Host[tensor.BFloat16](dst)
+		for i, v := range tensor.Host[float64](src) {
+			out[i] = bfloat16(v)
+		}
+	case src.DType() == tensor.F32 && dst.DType() == tensor.F64:
+		convert(tensor.Host[float64](dst), tensor.Host[float32](src))
+	case d.c != nil && dst.DType() != tensor.F64:
+		d.c.cast(dst, src)
+	case src.DType() == tensor.F32:
+		rowsOf[float32](vector(dst)).store(0, tensor.Host[float32](src))
+	case dst.DType() == tensor.F64:
+		out := tensor.Host[float64](dst)
+		for i, v := range tensor.Host[tensor.BFloat16](src) {
+			out[i] = float64(v.Float32())
+		}
+	default:
+		rowsOf[float32](vector(src)).read(0, tensor.Host[float32](dst))
+	}
 }
 
 func convert[T, S float](dst []T, src []S) {

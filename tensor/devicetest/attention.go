@@ -16,7 +16,7 @@ type attention struct {
 // sequence, 0 where it is not visible. lse is the logarithm of the softmax's denominator.
 func (a attention) probabilities(q, k []float64, h, i int) (p []float64, lse float64) {
 	p = make([]float64, a.Keys)
-	batch, t, lo := i/a.Length, a.Offset+i%a.Length, 0
+	batch, t, lo := i/a.Length, a.Offset+i%a.Length, 0 // positions
 	if a.first != nil {
 		lo = int(a.first[i])
 	}
@@ -25,13 +25,15 @@ func (a attention) probabilities(q, k []float64, h, i int) (p []float64, lse flo
 	}
 	kv := h / (a.Heads / a.KVHeads)
 	var sum float64
-	for j := lo; j <= t; j++ {
+	for j := max(lo-a.Start, 0); j < min(t+1-a.Start, a.Keys); j++ {
 		key := k[((batch*a.Keys+j)*a.KVHeads+kv)*a.HeadDim:][:a.HeadDim]
 		p[j] = math.Exp(inner(key, q[(i*a.Heads+h)*a.HeadDim:][:a.HeadDim]) * a.Scale)
 		sum += p[j]
 	}
 	for j := range p {
-		p[j] /= sum
+		if sum > 0 {
+			p[j] /= sum
+		}
 	}
 	return p, math.Log(sum)
 }
@@ -90,12 +92,17 @@ func (s *suite) attentionCase() attention {
 		Heads: kv * (1 + s.rng.IntN(3)), HeadDim: 2 * s.size(9, 8)}}
 	a.Scale = 1 / math.Sqrt(float64(a.HeadDim))
 	a.Keys = a.Length
-	if s.rng.IntN(2) == 0 {
+	switch s.rng.IntN(3) {
+	case 0:
 		a.Offset = s.size(40, 100)
 		a.Keys += a.Offset + s.rng.IntN(9)
+	case 1: // of a piece of the keys, which may all be before the queries
+		a.Offset = s.size(40, 100)
+		a.Start = s.rng.IntN(a.Offset + 1)
+		a.Keys = s.size(40, 100)
 	}
 	if s.rng.IntN(2) == 0 {
-		a.Window = 1 + s.rng.IntN(a.Keys)
+		a.Window = 1 + s.rng.IntN(a.Offset+a.Length)
 	}
 	if s.rng.IntN(2) == 0 {
 		a.first = make([]int32, a.Batch*a.Length)
@@ -116,7 +123,7 @@ func (s *suite) attentionCase() attention {
 func testAttention(s *suite) {
 	a := s.attentionCase()
 	shape := a.AttentionShape
-	if a.Keys == a.Length {
+	if a.Keys == a.Length && a.Offset == 0 {
 		shape.Keys = 0
 	}
 	acc, n, m := s.dt.Accum(), a.Batch*a.Length, a.Batch*a.Keys
@@ -154,7 +161,7 @@ func testAttention(s *suite) {
 func testAttentionInParts(s *suite) {
 	a := s.attentionCase()
 	shape := a.AttentionShape
-	shape.Batch, shape.Length, shape.Offset, shape.First = 1, a.Keys, 0, tensor.Buffer{}
+	shape.Batch, shape.Length, shape.Offset, shape.Start, shape.First = 1, a.Keys, 0, 0, tensor.Buffer{}
 	n, qd, kd := a.Keys, a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
 	q, k, v := s.blank(s.dt, n, qd), s.blank(s.dt, n, kd), s.blank(s.dt, n, kd)
 	do := s.blank(s.dt, n, qd)
@@ -188,6 +195,56 @@ func testAttentionInParts(s *suite) {
 		s.near("dk", s.dt, dk1, dk)
 		s.near("dv", s.dt, dv1, dv)
 	}
+}
+
+// testAttentionOfPieces cuts the keys of the later queries of a sequence in two: what both pieces give is merged into the
+// whole's o and lse, from which the pieces' dq add up to its, and their dk and dv follow one another.
+func testAttentionOfPieces(s *suite) {
+	a := s.attentionCase()
+	shape, acc := a.AttentionShape, s.dt.Accum()
+	n, qd, kd := s.size(40, 100)+1, a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
+	cut := 1 + s.rng.IntN(n-1)
+	shape.Batch, shape.Length, shape.Keys, shape.Offset, shape.Start, shape.First = 1, n-cut, n, cut, 0, tensor.Buffer{}
+	if s.rng.IntN(2) == 0 {
+		first := make([]int32, n-cut)
+		for i := range first {
+			first[i] = int32(s.rng.IntN(cut + i + 1))
+		}
+		shape.First = s.putInts(first)
+	}
+	q, k, v, do := s.blank(s.dt, n-cut, qd), s.blank(s.dt, n, kd), s.blank(s.dt, n, kd), s.blank(s.dt, n-cut, qd)
+	o, lse := s.blank(s.dt, n-cut, qd), s.alloc(acc, (n-cut)*a.Heads)
+	dq, dk, dv := s.blank(acc, n-cut, qd), s.blank(acc, n, kd), s.blank(acc, n, kd)
+	s.dev.Attention(s.q, o.Mat, lse, q.Mat, k.Mat, v.Mat, shape)
+	s.dev.AttentionBackward(s.q, dq.Mat, dk.Mat, dv.Mat, do.Mat, o.Mat, lse, q.Mat, k.Mat, v.Mat, shape)
+
+	merged, mergedLSE := s.blank(acc, n-cut, qd), s.alloc(acc, lse.Len())
+	s.dev.Fill(s.q, merged.whole, guard)
+	s.dev.Fill(s.q, mergedLSE, math.Inf(-1))
+	for i := range n - cut {
+		s.dev.Fill(s.q, merged.RowRange(i, i+1).Buffer, 0)
+	}
+	sum, dkPieces, dvPieces := make([]float64, (n-cut)*qd), []float64{}, []float64{}
+	for _, r := range [][2]int{{0, cut}, {cut, n}} {
+		i, j := r[0], r[1]
+		piece := shape
+		piece.Start, piece.Keys = i, j-i
+		om, l := s.blank(acc, n-cut, qd), s.alloc(acc, lse.Len())
+		s.dev.Attention(s.q, om.Mat, l, q.Mat, k.RowRange(i, j), v.RowRange(i, j), piece)
+		s.dev.MergeAttention(s.q, merged.Mat, mergedLSE, om.Mat, l)
+		dqm, dkm, dvm := s.blank(acc, n-cut, qd), s.blank(acc, j-i, kd), s.blank(acc, j-i, kd)
+		s.dev.AttentionBackward(s.q, dqm.Mat, dkm.Mat, dvm.Mat, do.Mat, o.Mat, lse, q.Mat, k.RowRange(i, j), v.RowRange(i, j),
+			piece)
+		for i, x := range s.getGrid(dqm) {
+			sum[i] += x
+		}
+		dkPieces, dvPieces = append(dkPieces, s.getGrid(dkm)...), append(dvPieces, s.getGrid(dvm)...)
+	}
+	s.near("merged o", s.dt, s.getGrid(o), s.getGrid(merged))
+	s.near("merged lse", acc, s.get(mergedLSE), s.get(lse))
+	s.near("sum of dq", acc, sum, s.getGrid(dq))
+	s.near("dk", acc, dkPieces, s.getGrid(dk))
+	s.near("dv", acc, dvPieces, s.getGrid(dv))
 }
 
 // testLargeScores has all scores at 256, whose exponential no F32 holds: o is the mean of the visible values.

@@ -48,3 +48,14 @@ func testAdd(s *suite) {
 	s.dev.Add(s.q, a.Slice(1, n+1), a.Slice(1, n+1), b)
 	s.equal("a, with its neighbours", s.get(a), want)
 }
+
+func testCopy(s *suite) {
+	rows, cols := s.size(9, 70), s.size(40, 200)
+	v := s.random(s.dt, rows*cols, 3)
+	src := s.grid(s.dt, rows, cols, v)
+	for _, dt := range []tensor.DType{tensor.F32, tensor.BF16, tensor.F64} {
+		dst := s.blank(dt, rows, cols)
+		s.dev.Copy(s.q, dst.Mat, src.Mat)
+		s.equal("Copy to "+dt.String(), s.getGrid(dst), decode(dt, encode(dt, v), len(v)))
+	}
+}

@@ -35,6 +35,7 @@ var operations = []struct {
 	test func(s *suite)
 }{
 	{"Cast", testCast},
+	{"Copy", testCopy},
 	{"Add", testAdd},
 	{"Gemm", testGemm},
 	{"Embed", testEmbed},
@@ -44,6 +45,7 @@ var operations = []struct {
 	{"RoPE", testRoPE},
 	{"Attention", testAttention},
 	{"Attention in parts", testAttentionInParts},
+	{"Attention of pieces", testAttentionOfPieces},
 	{"Attention, large scores", testLargeScores},
 	{"SwiGLU", testSwiGLU},
 	{"CrossEntropy", testCrossEntropy},
