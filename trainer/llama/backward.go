@@ -80,7 +80,7 @@ func (s *Stage) ffnBackward(a activations, p layerParams) {
 		d.SwiGLU(q, hidden, a.gateUp)
 		s.weightGradient(p.down, dres, hidden)
 	} else {
-		s.copy(a.later.down, dres)
+		d.Copy(q, a.later.down, dres)
 		dgateUp = a.later.gateUp
 	}
 	d.Gemm(q, tensor.NN, hidden, dres, s.matrix(p.down), false)
@@ -99,7 +99,7 @@ func (s *Stage) attentionBackward(a activations, p layerParams) {
 	if !s.split {
 		s.weightGradient(p.o, dres, a.o)
 	} else {
-		s.copy(a.later.o, dres)
+		d.Copy(q, a.later.o, dres)
 		dqkv = a.later.qkv
 	}
 	d.Gemm(q, tensor.NN, do, dres, s.matrix(p.o), false)
@@ -110,10 +110,4 @@ func (s *Stage) attentionBackward(a activations, p layerParams) {
 		s.weightGradient(p.qkv, dqkv, y)
 	}
 	s.product(tensor.NN, y, dqkv, s.matrix(p.qkv), s.hiddenLeaves.qkv)
-}
-
-// copy makes the rows of dst those of src, of equal shape.
-func (s *Stage) copy(dst, src tensor.Mat) {
-	n := src.Rows * src.Cols
-	s.dev.Cast(s.q, dst.Buffer.Slice(0, n), src.Buffer.Slice(0, n))
 }

@@ -42,7 +42,7 @@ func (s *Stage) attention(l int, a activations, p layerParams) {
 	} else {
 		qm, km, vm = s.cached(l, a, p)
 	}
-	s.dev.Attention(s.q, a.o, a.lse, qm, km, vm, s.shape)
+	s.attend(a, qm, km, vm, s.keysAndValues(a.qkv))
 	s.product(tensor.NT, s.delta(), a.o, s.matrix(p.o), s.hiddenLeaves.query)
 }
 
@@ -162,6 +162,11 @@ func (s *Stage) columns(qkv tensor.Mat) (q, k, v tensor.Mat) {
 	i := s.Config.Heads * s.Config.HeadDim
 	j := i + s.Config.KVHeads*s.Config.HeadDim
 	return qkv.ColRange(0, i), qkv.ColRange(i, j), qkv.ColRange(j, qkv.Cols)
+}
+
+// keysAndValues gives the K and V columns, which are neighbours.
+func (s *Stage) keysAndValues(qkv tensor.Mat) tensor.Mat {
+	return qkv.ColRange(s.Config.Heads*s.Config.HeadDim, qkv.Cols)
 }
 
 // rotated gives the columns that RoPE turns: Q and K, which are neighbours.

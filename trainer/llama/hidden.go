@@ -1,6 +1,10 @@
 package llama
 
-import "github.com/herdtrain/herd/tensor"
+import (
+	"slices"
+
+	"github.com/herdtrain/herd/tensor"
+)
 
 // HiddenLeaves is into how many ranges the columns of the FFN, and the vocabulary, are cut for the leaves of sums over
 // them in canonical numerics; range i of n items is Leaf(n, HiddenLeaves, i). The leaves of sums over attention are heads.
@@ -13,24 +17,22 @@ func Leaf(n, ranges, i int) Items {
 	return Items{cut(i), cut(i + 1)}
 }
 
-// HiddenSums adds up, in canonical numerics, what tensor-parallel ranks have of a sum: as a tree over leaves each of which
-// one of them computes. All ranks call it for the same leaves in the same order, a lone one too.
+// HiddenSums adds up, in canonical numerics, what tensor- or context-parallel ranks have of a sum: as a tree over leaves
+// each of which one of them computes. All ranks call it for the same leaves in the same order, a lone one too.
 type HiddenSums interface {
-	// Tell gives all ranks x of the first one whose Share has it; on the others x is overwritten.
-	Tell(x tensor.Buffer, has func(Share) bool)
+	// Tell gives all ranks x of one of them; on the others x is overwritten.
+	Tell(x tensor.Buffer, rank int)
 	// Add is Tell of the next leaf of a sum, acc, and adds it.
-	Add(x tensor.Buffer, has func(Share) bool)
+	Add(x tensor.Buffer, rank int)
 	// Sum sets out, of any dtype, to the sum of what was added, rounded once.
 	Sum(out tensor.Mat)
 	// LogSumExp sets lse, acc [n], from those of parts of the logits, acc [parts·n].
 	LogSumExp(lse, parts tensor.Buffer)
-	// Round sets dst to src, acc.
-	Round(dst, src tensor.Mat)
 }
 
 // hiddenLeaf is one leaf of a sum over heads or columns.
 type hiddenLeaf struct {
-	has  func(Share) bool
+	rank int     // that has it
 	cols []Items // this rank's columns whose products it is the sum of, in this order; nil on a rank that has it not
 }
 
@@ -39,13 +41,13 @@ type hiddenLeaves struct {
 	query, ffn, gateUp, qkv, vocab []hiddenLeaf
 }
 
-// newHiddenLeaves are the leaves of a model, for a rank with a share of it.
-func newHiddenLeaves(c Config, s Share) (l hiddenLeaves) {
+// newHiddenLeaves are the leaves of a model, for a rank with share s of it. all are the shares of all ranks.
+func newHiddenLeaves(c Config, s Share, all []Share) (l hiddenLeaves) {
 	leaf := func(has func(Share) bool, cols ...Items) hiddenLeaf {
 		if !has(s) {
 			cols = nil
 		}
-		return hiddenLeaf{has, cols}
+		return hiddenLeaf{slices.IndexFunc(all, has), cols}
 	}
 	hd, queries, keys := c.HeadDim, s.Query.len(), s.KV.len()
 	head := func(i int) Items { return Items{i * hd, (i + 1) * hd} }
@@ -58,7 +60,7 @@ func newHiddenLeaves(c Config, s Share) (l hiddenLeaves) {
 		has := func(s Share) bool { return s.FirstKV && s.KV.Lo <= h && h < s.KV.Hi }
 		l.qkv = append(l.qkv, leaf(has, head(queries+h-s.KV.Lo), head(queries+keys+h-s.KV.Lo)))
 	}
-	ranges := func(n int, of func(Share) Items, more ...int) (all []hiddenLeaf) {
+	ranges := func(n int, of func(Share) Items, more ...int) (leaves []hiddenLeaf) {
 		for i := range HiddenLeaves {
 			r := Leaf(n, HiddenLeaves, i)
 			if r.len() == 0 {
@@ -70,9 +72,9 @@ func newHiddenLeaves(c Config, s Share) (l hiddenLeaves) {
 			for _, m := range more {
 				cols = append(cols, Items{first.Lo + m, first.Hi + m})
 			}
-			all = append(all, leaf(has, cols...))
+			leaves = append(leaves, leaf(has, cols...))
 		}
-		return all
+		return leaves
 	}
 	ffn := func(s Share) Items { return s.FFN }
 	l.ffn, l.gateUp = ranges(c.FFN, ffn), ranges(c.FFN, ffn, s.FFN.len())
@@ -97,7 +99,7 @@ func (s *Stage) product(form tensor.GemmForm, out, x, w tensor.Mat, leaves []hid
 			}
 			s.dev.Gemm(s.q, form, leaf, x.ColRange(c.Lo, c.Hi), part(c.Lo, c.Hi), i > 0)
 		}
-		s.hidden.Add(leaf.Buffer, l.has)
+		s.hidden.Add(leaf.Buffer, l.rank)
 	}
 	s.hidden.Sum(out)
 }
@@ -115,7 +117,7 @@ func (s *Stage) logSumExp(lse tensor.Buffer, logits tensor.Mat) {
 		for _, c := range l.cols {
 			s.dev.LogSumExp(s.q, part, logits.ColRange(c.Lo, c.Hi))
 		}
-		s.hidden.Tell(part, l.has)
+		s.hidden.Tell(part, l.rank)
 	}
 	s.hidden.LogSumExp(lse, s.leaf.Slice(0, len(s.hiddenLeaves.vocab)*n))
 }

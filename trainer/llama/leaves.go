@@ -40,8 +40,10 @@ func (s *Stage) eachLeaf(f func(leaf, i, j int)) {
 	}
 	for b := range s.batch {
 		for r := range TokenLeaves {
-			if t := Leaf(s.length, TokenLeaves, r); t.len() > 0 {
-				f((s.sequence+b)*TokenLeaves+r, b*s.length+t.Lo, b*s.length+t.Hi)
+			t := Leaf(s.shape.Keys, TokenLeaves, r)
+			if row, ok := s.row(t.Lo); ok && t.len() > 0 {
+				row += b * s.length
+				f((s.sequence+b)*TokenLeaves+r, row, row+t.len())
 			}
 		}
 	}

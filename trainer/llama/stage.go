@@ -13,16 +13,17 @@ type Stage struct {
 	Config Config // of its share of the model
 	Params *Params
 
-	dev   tensor.Device
-	q     tensor.Queue
-	share Share
-	table tensor.Buffer // acc [length, HeadDim/2, 2]
-	loss  tensor.Buffer // acc [n]
-	lse   tensor.Buffer // acc [chunk]; none without tensor parallelism
-	work  workspace
-	train bool
-	again Recompute
-	split bool // Backward leaves gradients to BackwardWeight
+	dev    tensor.Device
+	q      tensor.Queue
+	share  Share
+	spread Spread
+	table  tensor.Buffer // acc [length, HeadDim/2, 2]
+	loss   tensor.Buffer // acc [n]
+	lse    tensor.Buffer // acc [chunk]; none without tensor parallelism
+	work   workspace
+	train  bool
+	again  Recompute
+	split  bool // Backward leaves gradients to BackwardWeight
 
 	sharding Sharding
 
@@ -31,7 +32,7 @@ type Stage struct {
 	leaf         tensor.Buffer // acc, a leaf of any sum
 	whole        Config        // of the model, not of the share
 	hiddenLeaves hiddenLeaves
-	attend       canonicalAttention
+	canonical    canonicalAttention
 
 	*microBatch                 // the one in hand
 	slots       [][]*microBatch // of each chunk
@@ -40,9 +41,10 @@ type Stage struct {
 // microBatch is a micro-batch with what is saved of it in a chunk.
 type microBatch struct {
 	chunk
-	batch, length int
-	sequence      int  // number in the whole batch of its first
-	final         bool // of the step
+	batch, length int     // length: tokens of a sequence that are here
+	pieces        []Items // of a sequence that are here
+	sequence      int     // number in the whole batch of its first
+	final         bool    // of the step
 	shape         tensor.AttentionShape
 	cache         *Cache
 
@@ -123,6 +125,8 @@ type Size struct {
 	Sharding          Sharding   // of the parameters
 	Leaves            LeafSums   // if not nil, takes the sums over tokens: canonical numerics
 	Hidden            HiddenSums // with Leaves, takes the sums over heads and columns
+	Shares            []Share    // with Leaves, of all tensor-parallel ranks; nil: there is one
+	Spread            Spread     // of the tokens of a sequence
 }
 
 // Chunk is layers [Lo, Hi) of a model.
@@ -139,10 +143,10 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	}
 	params, share, whole := NewParams(a, c, dt, train, s), s.Share.whole(c), c
 	c = share.of(c)
-	n, acc := s.Sequences*s.Length, dt.Accum()
+	n, acc := s.Sequences*s.Spread.local(s.Length), dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	st := &Stage{Config: c, Params: params, share: share, dev: dev, train: train, again: s.Recompute,
-		split: train && s.SplitBackward, sharding: s.Sharding}
+		split: train && s.SplitBackward, sharding: s.Sharding, spread: s.Spread}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
@@ -169,17 +173,14 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		st.lse = alloc("workspace", "log sum of exponentials", acc, rows)
 	}
 	if st.leaves, st.hidden, st.whole = s.Leaves, s.Hidden, whole; s.Leaves != nil {
-		st.hiddenLeaves = newHiddenLeaves(whole, share)
+		if s.Shares == nil {
+			s.Shares = []Share{share}
+		}
+		st.hiddenLeaves = newHiddenLeaves(whole, share, s.Shares)
 		st.leaf = alloc("workspace", "leaf", acc, max(st.Params.largest(), n*c.Dim, HiddenLeaves*rows))
 	}
 	if s.Leaves != nil && train {
-		wide := func(name string, cols int) tensor.Mat {
-			return tensor.Matrix(alloc("workspace", "attention/"+name, acc, n*cols), n, cols)
-		}
-		st.attend = canonicalAttention{
-			wide("qkv", qd+2*kd), wide("dqkv", qd+2*kd), wide("o", qd), wide("do", qd),
-			alloc("workspace", "attention/group", acc, n*2*c.HeadDim),
-		}
+		st.canonical = newCanonicalAttention(a, acc, c, s, n)
 	}
 	norm := func(use, name string) residual {
 		return residual{mat(use, name+"/x", c.Dim), alloc(use, name+"/rstd", acc, n)}
@@ -303,21 +304,25 @@ func (s *Stage) flat(m tensor.Mat) tensor.Buffer { return m.Buffer.Slice(0, s.ba
 // Load uploads a micro-batch, which must fit the Stage's Size, with the tokens of its Cache. Its slices must stay as they
 // are until the queue ran.
 func (s *Stage) Load(in Input) {
-	n, offset := in.Sequences*in.Length, 0
+	length, offset := s.spread.local(in.Length), 0
+	n := in.Sequences * length
 	if in.Cache != nil {
 		offset = in.Cache.length
 		in.Cache.length += n
 	}
-	if n > s.ids.Len() || (offset+in.Length)*s.Config.HeadDim > s.table.Len() || len(in.IDs) != n ||
+	if n > s.ids.Len() || (offset+in.Length)*s.Config.HeadDim > s.table.Len() || len(in.IDs) != in.Sequences*in.Length ||
 		in.Cache != nil && (in.Sequences != 1 || s.train) {
 		panic(fmt.Sprintf("llama: a micro-batch of %d×%d tokens (%d ids, %d cached) for a stage of %d tokens",
 			in.Sequences, in.Length, len(in.IDs), offset, s.ids.Len()))
 	}
 	c := s.Config
-	moved := s.batch != in.Sequences || s.length != in.Length || s.shape.Offset != offset
-	s.batch, s.length, s.sequence, s.final, s.cache = in.Sequences, in.Length, in.Sequence, in.Last, in.Cache
+	moved := s.batch != in.Sequences || s.length != length || s.shape.Offset != offset
+	s.batch, s.length, s.sequence, s.final, s.cache = in.Sequences, length, in.Sequence, in.Last, in.Cache
+	if s.pieces = []Items{{0, in.Length}}; s.spread.Context != nil {
+		s.pieces = s.spread.Pieces[s.spread.Rank]
+	}
 	s.shape = tensor.AttentionShape{
-		Batch: in.Sequences, Length: in.Length, Keys: offset + in.Length, Offset: offset,
+		Batch: in.Sequences, Length: length, Keys: offset + in.Length, Offset: offset,
 		Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: c.attentionScale(), Window: c.Window,
 	}
 	up := func(dst tensor.Buffer, src []int32) tensor.Buffer {
@@ -325,17 +330,21 @@ func (s *Stage) Load(in Input) {
 		s.dev.Upload(s.q, dst, tensor.HostBytes(tensor.HostBuffer(src)))
 		return dst
 	}
-	up(s.ids, s.local(in.IDs))
+	up(s.ids, s.local(s.pick(in.IDs, in.Length)))
 	if in.Targets != nil {
-		up(s.targets, s.local(in.Targets))
+		up(s.targets, s.local(s.pick(in.Targets, in.Length)))
 	}
 	if in.First != nil {
-		s.shape.First = up(s.first, in.First)
+		s.shape.First = up(s.first, s.pick(in.First, in.Length))
 	}
 	if moved {
-		pos := make([]int32, n)
-		for i := range pos {
-			pos[i] = int32(offset + i%in.Length)
+		pos := make([]int32, 0, n)
+		for range in.Sequences {
+			for _, p := range s.pieces {
+				for t := p.Lo; t < p.Hi; t++ {
+					pos = append(pos, int32(offset+t))
+				}
+			}
 		}
 		up(s.pos, pos)
 	}

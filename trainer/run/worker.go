@@ -87,8 +87,14 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 	}
 	if job.Numerics == "canonical" {
 		w.trees = new(treeSums)
-		w.hidden = parallel.NewHiddenSums(a, dev, model, size.Sequences*size.Length*max(model.Dim, 2*model.HeadDim),
-			l.Mesh[parallel.TP])
+		tp := l.Mesh[parallel.TP]
+		w.hidden = parallel.NewHiddenSums(a, dev, "hidden", max(llama.HiddenLeaves, model.Heads+model.KVHeads),
+			size.Sequences*size.Length*max(model.Dim, 2*model.HeadDim))
+		size.Spread.Sums = parallel.NewHiddenSums(a, dev, "context", llama.TokenLeaves,
+			size.Length*2*parallel.Heads(model, tp, l.Mesh.Coord(rank)[parallel.TP]).Query.Len()*model.HeadDim)
+		for r := range tp {
+			size.Shares = append(size.Shares, parallel.Share(model, tp, r, true))
+		}
 		size.Leaves, size.Hidden = w.trees, w.hidden
 	}
 	w.stage = llama.NewStage(a, dev, model, dtype(job), size, true)
