@@ -102,6 +102,7 @@ type Parallel struct {
 	Tensor           int    `yaml:"tensor"`
 	Pipeline         int    `yaml:"pipeline"`
 	Context          int    `yaml:"context"`
+	ContextExchange  string `yaml:"context_exchange"`
 	Zero             int    `yaml:"zero"`
 	Shard            Degree `yaml:"shard"`
 	PipelineSchedule string `yaml:"pipeline_schedule"`

@@ -37,8 +37,9 @@ func (s Share) whole(c Config) Share {
 	return s
 }
 
-// of is the model that a rank computes.
-func (s Share) of(c Config) Config {
+// Of is the model that a rank computes.
+func (s Share) Of(c Config) Config {
+	s = s.whole(c)
 	c.Heads, c.KVHeads, c.FFN, c.Vocab = s.Query.len(), s.KV.len(), s.FFN.len(), s.Vocab.len()
 	return c
 }

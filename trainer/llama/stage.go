@@ -142,7 +142,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		s.Chunks = []Chunk{{Hi: c.Layers}}
 	}
 	params, share, whole := NewParams(a, c, dt, train, s), s.Share.whole(c), c
-	c = share.of(c)
+	c = share.Of(c)
 	n, acc := s.Sequences*s.Spread.local(s.Length), dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	st := &Stage{Config: c, Params: params, share: share, dev: dev, train: train, again: s.Recompute,

@@ -14,10 +14,11 @@ import (
 // of the whole batch, whichever rank and micro-batch they are in, in fp32. All of it is host memory of the CPU device.
 type treeSums struct {
 	params *llama.Params
-	nodes  []parallel.Node // the subtrees of this rank's leaves, ascending
-	sums   [][]float32     // of each node, [SumLen]
-	counts map[int]*count  // by offset
-	lens   map[int]int     // of the gradients, by offset
+	ships  []parallel.Shipment // the subtrees of all ranks' leaves, ascending
+	nodes  []parallel.Node     // of this rank's among them, ascending
+	sums   [][]float32         // of each node, [SumLen]
+	counts map[int]*count      // by offset
+	lens   map[int]int         // of the gradients, by offset
 	owner  *parallel.Counter
 	buf    []float32 // [SumLen], a node of another rank
 	part   []float32 // of it, what this rank owns, and what is tied to it
@@ -35,7 +36,17 @@ type count struct {
 func newTreeSums(a *tensor.Arena, p *llama.Params, job *config.Job, l parallel.Layout, rank int) *treeSums {
 	t := &treeSums{params: p, counts: map[int]*count{}, lens: p.Sums()}
 	batch := job.Train.GlobalBatch
-	t.nodes = subtrees(l, batch, l.Mesh.Coord(rank)[parallel.DP])
+	var leaves [][]parallel.Range
+	group := l.Mesh.Group(rank, parallel.CP, parallel.DP)
+	for _, r := range group {
+		leaves = append(leaves, leavesOf(l, batch, job.Data.SequenceLength, r))
+	}
+	t.ships = parallel.Shipments(leaves)
+	for _, s := range t.ships {
+		if group[s.Rank] == rank {
+			t.nodes = append(t.nodes, s.Node)
+		}
+	}
 	depth := parallel.CounterVectors(batch * llama.TokenLeaves)
 	floats := func(name string, n int) []float32 {
 		b := a.Alloc("canonical", name, tensor.F32, n)
@@ -75,10 +86,18 @@ func newTreeSums(a *tensor.Arena, p *llama.Params, job *config.Job, l parallel.L
 	return t
 }
 
-// subtrees are those of the leaves of data rank r, ascending, in a batch of so many sequences.
-func subtrees(l parallel.Layout, batch, r int) []parallel.Node {
-	own := share(l, batch, r)
-	return parallel.Subtrees(parallel.Range{Lo: own.Lo * llama.TokenLeaves, Hi: own.Hi * llama.TokenLeaves})
+// leavesOf are the leaves of a rank, those that are not empty, in a batch of so many sequences.
+func leavesOf(l parallel.Layout, batch, length, rank int) (all []parallel.Range) {
+	at, cp := l.Mesh.Coord(rank), l.Mesh[parallel.CP]
+	own := share(l, batch, at[parallel.DP])
+	for s := own.Lo; s < own.Hi; s++ {
+		first := s * llama.TokenLeaves
+		for _, piece := range parallel.HeadTail(cp, at[parallel.CP]) {
+			leaves := parallel.Split(llama.TokenLeaves, 2*cp, piece)
+			all = append(all, parallel.Range{Lo: first + min(leaves.Lo, length), Hi: first + min(leaves.Hi, length)})
+		}
+	}
+	return all
 }
 
 // owned is the elements of a node that this rank adds up: of each unit its own, and behind them what is tied to them.
@@ -125,19 +144,19 @@ func (t *treeSums) reduce(w *worker) {
 		}
 		c.node = 0
 	}
-	for r := range w.data.Size() {
-		for k, n := range subtrees(w.layout, w.job.Train.GlobalBatch, r) {
-			x := t.buf
-			if r == w.data.Rank() {
-				x = t.sums[k]
-			}
-			w.exchange(w.data, collective.Broadcast(tensor.HostBuffer(x), r))
-			rest := t.part
-			for _, r := range t.owned() {
-				rest = rest[copy(rest, x[r.Lo:r.Hi]):]
-			}
-			t.owner.Add(n, t.part)
+	own := 0
+	for _, ship := range t.ships {
+		x := t.buf
+		if ship.Rank == w.data.Rank() {
+			x = t.sums[own]
+			own++
 		}
+		w.exchange(w.data, collective.Broadcast(tensor.HostBuffer(x), ship.Rank))
+		rest := t.part
+		for _, r := range t.owned() {
+			rest = rest[copy(rest, x[r.Lo:r.Hi]):]
+		}
+		t.owner.Add(ship.Node, t.part)
 	}
 	t.owner.Sum(t.part)
 	rest := t.part

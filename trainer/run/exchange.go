@@ -22,7 +22,10 @@ func (w *worker) sync(ctx context.Context) error {
 		errs = append(errs, w.tensor.Work().Wait(ctx))
 	}
 	if w.hidden != nil {
-		errs = append(errs, w.hidden.Work().Wait(ctx))
+		errs = append(errs, w.hidden.Work().Wait(ctx), w.spread.Work().Wait(ctx))
+	}
+	if w.context != nil {
+		errs = append(errs, w.context.Work().Wait(ctx))
 	}
 	if w.zero != nil {
 		errs = append(errs, w.zero.Wait(ctx))

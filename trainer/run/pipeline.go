@@ -80,6 +80,12 @@ func (w *worker) split(ctx context.Context) (err error) {
 		r := w.coord[parallel.TP]
 		w.zero.KV = group([]int{w.number - r + parallel.Heads(w.job.Model.Config(), tp, r).Replicas.Lo}, true)
 	}
+	if mesh[parallel.CP] > 1 {
+		w.context.Group = group(mesh.Group(w.number, parallel.CP), true)
+		if w.spread != nil {
+			w.spread.Group = w.context.Group
+		}
+	}
 	if w.zero != nil {
 		w.zero.Shards, w.zero.Gathers = group(l.ShardGroup(w.number), true), group(l.ShardGroup(w.number), true)
 		w.zero.Replicas = group(l.ReplicaGroup(w.number), true)

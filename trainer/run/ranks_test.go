@@ -182,6 +182,41 @@ func TestTensorParallel(t *testing.T) {
 	}
 }
 
+// TestContextParallel wants the weights, moments, losses and the ledger of a lone rank from ranks that share the tokens of
+// sequences, cut evenly and not: close in fast numerics, the same bits in canonical.
+func TestContextParallel(t *testing.T) {
+	for _, numerics := range []string{"fast", "canonical"} {
+		for _, sets := range [][]string{
+			{"train.precision=fp32"}, {"train.precision=bf16", "model.sliding_window=9"},
+			{"train.precision=fp32", "data.document_mask=false", "model.sliding_window=5", "model.tied=true"},
+		} {
+			precision := sets[0][len("train.precision="):]
+			sets := append(slices.Clone(sets), "train.steps=3", "model.heads=6", "model.kv_heads=3", "model.dim=48",
+				"numerics="+numerics)
+			want := runOn(t, 1, t.TempDir(), sets...)
+			for i, c := range short([]struct{ ranks, context, tensor, stages int }{
+				{3, 3, 1, 1}, {8, 2, 2, 2}, {2, 2, 1, 1}, {4, 4, 1, 1}, {6, 3, 1, 1}, {8, 2, 4, 1}, {12, 3, 1, 2},
+			}, 2) {
+				for _, kind := range []string{"all-gather", "ring"} {
+					name := fmt.Sprintf("%s-%s-%s-%d-ranks-context-%d-tensor-%d-stages-%d", numerics, sets[0], kind, c.ranks,
+						c.context, c.tensor, c.stages)
+					t.Run(strings.ReplaceAll(name, "=", "-"), func(t *testing.T) {
+						got := runOn(t, c.ranks, t.TempDir(), append(slices.Clone(sets), fmt.Sprint("parallel.context=", c.context),
+							"parallel.context_exchange="+kind, fmt.Sprint("parallel.tensor=", c.tensor),
+							fmt.Sprint("parallel.pipeline=", c.stages), "train.micro_batch=2", fmt.Sprint("parallel.zero=", (i+1)%4),
+							"parallel.recompute="+[]string{"none", "selective", "full"}[i%3])...)
+						if numerics == "fast" {
+							got.near(t, want, precision)
+						} else {
+							got.equal(t, want)
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
 // TestRecompute wants the same bits with less memory.
 func TestRecompute(t *testing.T) {
 	want := runOn(t, 1, t.TempDir(), "train.steps=3")

@@ -33,7 +33,7 @@ func (w *worker) trainStep(ctx context.Context, s int64) error {
 	w.opt.Begin(w.dev, w.q)
 	w.runBatch(batch)
 	digest := []int32{0}
-	if w.coord[parallel.PP] == 0 && w.coord[parallel.TP] == 0 { // one rank of those with the same sequences
+	if w.coord[parallel.PP]+w.coord[parallel.TP]+w.coord[parallel.CP] == 0 { // one rank of those with the same sequences
 		digest[0] = int32(batchDigest(&batch.tokens))
 	}
 	lr := w.schedule.Rate(s)

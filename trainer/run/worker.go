@@ -35,7 +35,9 @@ type worker struct {
 	zero     *parallel.Zero           // nil on a lone rank
 	tensor   *parallel.TensorExchange // nil without tensor parallelism
 	trees    *treeSums                // of numerics: canonical; nil: fast
-	hidden   *parallel.HiddenSums     // as trees
+	hidden   *parallel.HiddenSums     // as trees, over tensor ranks
+	spread   *parallel.HiddenSums     // as trees, over context ranks
+	context  *parallel.Context        // nil without context parallelism
 	opt      *optim.AdamW
 	copies   []tensor.Buffer // of each part of the state that this rank saves
 	schedule optim.Schedule
@@ -85,13 +87,22 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 		w.tensor = parallel.NewTensorExchange(a, tensor.F32, tp, size.Sequences*size.Length)
 		size.Share.Exchange = w.tensor
 	}
-	if job.Numerics == "canonical" {
+	canonical := job.Numerics == "canonical"
+	if cp := l.Mesh[parallel.CP]; cp > 1 {
+		size.Spread.Pieces = parallel.Pieces(size.Length, cp, canonical)
+		size.Spread.Rank = l.Mesh.Coord(rank)[parallel.CP]
+		w.context = parallel.NewContext(a, dev, size.Share.Of(model), dtype(job), size.Sequences, size.Length, size.Spread.Pieces,
+			size.Spread.Rank, parallel.ContextKind{Ring: job.Parallel.ContextExchange == "ring", Canonical: canonical})
+		size.Spread.Context = w.context
+	}
+	if canonical {
 		w.trees = new(treeSums)
 		tp := l.Mesh[parallel.TP]
 		w.hidden = parallel.NewHiddenSums(a, dev, "hidden", max(llama.HiddenLeaves, model.Heads+model.KVHeads),
 			size.Sequences*size.Length*max(model.Dim, 2*model.HeadDim))
-		size.Spread.Sums = parallel.NewHiddenSums(a, dev, "context", llama.TokenLeaves,
-			size.Length*2*parallel.Heads(model, tp, l.Mesh.Coord(rank)[parallel.TP]).Query.Len()*model.HeadDim)
+		w.spread = parallel.NewHiddenSums(a, dev, "context", llama.TokenLeaves,
+			size.Length*2*size.Share.Of(model).Heads*model.HeadDim)
+		size.Spread.Sums = w.spread
 		for r := range tp {
 			size.Shares = append(size.Shares, parallel.Share(model, tp, r, true))
 		}
@@ -246,7 +257,7 @@ func (w *worker) validate(ctx context.Context) error {
 		err = w.sync(ctx)
 	}
 	if err == nil {
-		if w.coord[parallel.PP]+w.coord[parallel.TP] > 0 {
+		if w.coord[parallel.PP]+w.coord[parallel.TP]+w.coord[parallel.CP] > 0 {
 			m.Targets = 0 // another rank with the same sequences counts them
 		}
 		sums := tensor.HostBuffer([]float64{m.LossSum, float64(m.Targets)})
