@@ -28,6 +28,7 @@ type sample struct {
 	part      parallel.Range // those that are evaluated here
 	most      int            // evaluated by any rank: all run as many micro-batches
 	batch     int            // sequences at a time
+	length    int            // of a sequence, in tokens
 }
 
 // openSample draws sequences of the dataset at path, 0 for all, for the model of a job.
@@ -43,7 +44,7 @@ func openSample(job *config.Job, path, tokenizer string, sequences, batch int) (
 		Sources: []dataset.Source{{Path: path, Weight: 1}}, Length: job.Data.SequenceLength, GlobalBatch: sequences,
 		Seed: job.Job.Seed, Vocab: job.Model.Vocab, TokenizerDigest: tokenizer, DocumentMask: job.Data.DocumentMask,
 	})
-	return &sample{s, sequences, parallel.Range{Lo: 0, Hi: sequences}, sequences, batch}, err
+	return &sample{s, sequences, parallel.Range{Lo: 0, Hi: sequences}, sequences, batch, job.Data.SequenceLength}, err
 }
 
 // evaluate adds up the losses of the part of the sample that is evaluated here: LossSum and Targets of a Measure. sum is
@@ -56,7 +57,7 @@ func (e *sample) evaluate(ctx context.Context, dev tensor.Device, x *parallel.Ex
 	var tokens dataset.Tokens
 	for i := e.part.Lo; i < e.part.Lo+e.most; i += e.batch {
 		if i >= e.part.Hi {
-			x.Evaluate(padding(tokens.Length), sum)
+			x.Evaluate(padding(e.length), sum)
 			continue
 		}
 		part := dataset.Part{First: i, Count: min(e.batch, e.part.Hi-i)}

@@ -36,7 +36,7 @@ func (w *worker) runBatch(b *batch) {
 	w.pipeline.Run(parallel.Step{
 		Actions: w.plan.actions, Slots: w.plan.slots, Loss: w.opt.LossSum(), Scale: 1 / float64(b.targets),
 		Input: func(i int) llama.Input {
-			in := padding(b.tokens.Length)
+			in := padding(w.job.Data.SequenceLength)
 			if i*size < b.tokens.Seqs {
 				in = microBatch(&b.tokens, i*size, min((i+1)*size, b.tokens.Seqs))
 				in.Sequence = first + i*size
