@@ -27,9 +27,6 @@ var factors = []struct {
 	{"train.precision", []string{"fp32", "bf16"}},
 }
 
-// mostRanks is up to how many ranks the matrix goes.
-const mostRanks = 16
-
 // combination is a value of each factor, by their numbers.
 type combination [11]int
 
@@ -44,7 +41,7 @@ func (c combination) ranks() int {
 
 // valid says whether it is a layout that a job may ask for: what belongs to an axis of one rank has its first value.
 func (c combination) valid() bool {
-	return c.ranks() <= mostRanks && (c[2] > 0 || c[4] == 0) && (c[3] > 0 || c[5] == 0)
+	return (c[2] > 0 || c[4] == 0) && (c[3] > 0 || c[5] == 0)
 }
 
 // sets are its settings of a job.
@@ -76,9 +73,10 @@ func (c combination) pairs() (all []pair) {
 	return all
 }
 
-// matrix is at least n layouts, always the same, in which every two values of different factors that can be had at once
-// come together. Each next one is the one of many that has most pairs that are not yet there.
-func matrix(n int) []combination {
+// matrix is layouts of up to so many ranks, always the same: at least n and so many that every two values of different
+// factors that can be had at once come together, or the first n of such. Each next one is the one of many that has most
+// pairs that are not yet there.
+func matrix(n, ranks int, all bool) []combination {
 	r := rand.New(rand.NewPCG(1, 2))
 	draw := func() combination {
 		for {
@@ -86,7 +84,7 @@ func matrix(n int) []combination {
 			for i, f := range factors {
 				c[i] = r.IntN(len(f.values))
 			}
-			if c.valid() {
+			if c.valid() && c.ranks() <= ranks {
 				return c
 			}
 		}
@@ -97,8 +95,8 @@ func matrix(n int) []combination {
 			missing[p] = true
 		}
 	}
-	var all []combination
-	for len(all) < n || len(missing) > 0 {
+	var layouts []combination
+	for len(layouts) < n || all && len(missing) > 0 {
 		var best combination
 		most := -1
 		for range 200 {
@@ -113,9 +111,9 @@ func matrix(n int) []combination {
 			}
 		}
 		maps.DeleteFunc(missing, func(p pair, _ bool) bool { return slices.Contains(best.pairs(), p) })
-		all = append(all, best)
+		layouts = append(layouts, best)
 	}
-	return all
+	return layouts
 }
 
 // matrixJob is a job whose heads, columns, vocabulary, layers and batch most layouts of the matrix do not divide.
@@ -127,11 +125,11 @@ var matrixJob = []string{
 // TestMatrix wants of every layout the weights, moments, losses and ledger of a lone rank: the same bits in canonical
 // numerics, close ones in fast.
 func TestMatrix(t *testing.T) {
-	layouts := matrix(60)
+	layouts := matrix(60, 16, true)
 	t.Logf("%d layouts", len(layouts))
 	for _, numerics := range []string{"canonical", "fast"} {
 		lone := map[string]outcome{} // by model and precision
-		for _, c := range short(layouts, 6) {
+		for _, c := range short(layouts, 4) {
 			model := fmt.Sprint(c[9:])
 			if _, ok := lone[model]; !ok {
 				var one combination
@@ -147,5 +145,26 @@ func TestMatrix(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestMatrixInProcesses wants the bits of a lone rank from layouts whose ranks are processes.
+func TestMatrixInProcesses(t *testing.T) {
+	lone := map[string]outcome{} // by model and precision
+	for _, c := range short(matrix(8, 8, false), 2) {
+		sets := slices.Concat(matrixJob, []string{"numerics=canonical", "train.steps=3"})
+		model := fmt.Sprint(c[9:])
+		if _, ok := lone[model]; !ok {
+			var one combination
+			copy(one[9:], c[9:])
+			lone[model] = runOn(t, 1, t.TempDir(), slices.Concat(sets, one.sets())...)
+		}
+		t.Run(c.name(), func(t *testing.T) {
+			out := t.TempDir()
+			if err := Run(t.Context(), testJob(t, out, slices.Concat(sets, c.sets())...), spawn(c.ranks())); err != nil {
+				t.Fatal(err)
+			}
+			readOutcome(t, out).equal(t, lone[model])
+		})
 	}
 }
