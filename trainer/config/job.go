@@ -100,6 +100,7 @@ type Schedule struct {
 type Parallel struct {
 	Data             Degree `yaml:"data"`
 	Tensor           int    `yaml:"tensor"`
+	Sequence         bool   `yaml:"sequence"`
 	Pipeline         int    `yaml:"pipeline"`
 	Context          int    `yaml:"context"`
 	ContextExchange  string `yaml:"context_exchange"`

@@ -104,6 +104,8 @@ var keys = []key{
 		about: "data-parallel degree; auto: what the ranks leave"},
 	{path: "parallel.tensor", rule: integer(1, 1<<12), def: "1", resume: changes,
 		about: "tensor-parallel degree"},
+	{path: "parallel.sequence", rule: trueFalse, def: "false", resume: changes,
+		about: "sequence parallelism: tensor ranks share the tokens of what is not cut by heads or columns"},
 	{path: "parallel.pipeline", rule: integer(1, 1<<12), def: "1", resume: changes,
 		about: "pipeline stages"},
 	{path: "parallel.context", rule: integer(1, 1<<12), def: "1", resume: changes,

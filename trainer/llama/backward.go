@@ -28,7 +28,7 @@ func (s *Stage) Backward() {
 	if !s.begins {
 		return
 	}
-	embed, dres := s.Params.embed, s.tokens(s.dres)
+	embed, dres := s.Params.embed, s.residualGradient()
 	s.gradient(embed, 0, dres.Rows, func(i, j int, g tensor.Buffer) {
 		s.dev.EmbedBackward(s.q, tensor.Matrix(g, embed.rows, embed.cols), dres.RowRange(i, j), s.ids.Slice(i, j))
 	})
@@ -38,19 +38,18 @@ func (s *Stage) Backward() {
 // BackwardWeight adds the gradients that Backward of the micro-batch in hand has left, when other micro-batches may have
 // been in hand since.
 func (s *Stage) BackwardWeight() {
-	d, q, eps := s.dev, s.q, s.Config.NormEps
 	for l := s.hi - 1; l >= s.lo; l-- {
 		a, p := s.layer(l), s.Params.layers[l]
 		if l > s.lo {
 			s.fetch(s.Params.layers[l-1].qkv)
 		}
 		s.recompute(l, a, p)
-		d.SwiGLU(q, s.swiglu(), a.gateUp)
+		s.dev.SwiGLU(s.q, s.swiglu(), a.gateUp)
 		s.weightGradient(p.down, a.later.down, s.swiglu())
-		d.RMSNorm(q, s.y(), a.mid.rstd, a.mid.x, s.weight(p.norm2), eps)
+		s.normalize(a.mid, s.weight(p.norm2))
 		s.weightGradient(p.gateUp, a.later.gateUp, s.y())
 		s.weightGradient(p.o, a.later.o, a.o)
-		d.RMSNorm(q, s.y(), a.in.rstd, a.in.x, s.weight(p.norm1), eps)
+		s.normalize(a.in, s.weight(p.norm1))
 		s.weightGradient(p.qkv, a.later.qkv, s.y())
 		s.reduce(p.qkv, true)
 	}
@@ -58,24 +57,23 @@ func (s *Stage) BackwardWeight() {
 
 // recompute computes again what Forward did not save of layer l.
 func (s *Stage) recompute(l int, a activations, p layerParams) {
-	d, q, eps := s.dev, s.q, s.Config.NormEps
 	switch s.again {
 	case RecomputeNone:
 		return
 	case RecomputeFFN:
-		d.RMSNorm(q, s.y(), a.mid.rstd, a.mid.x, s.weight(p.norm2), eps)
+		s.normalize(a.mid, s.weight(p.norm2))
 	case RecomputeLayer:
-		d.RMSNorm(q, s.y(), a.in.rstd, a.in.x, s.weight(p.norm1), eps)
+		s.normalize(a.in, s.weight(p.norm1))
 		s.attention(l, a, p)
-		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), s.weight(p.norm2), eps)
+		s.addAndNormalize(a.mid, a.in.x, s.weight(p.norm2))
 	}
-	d.Gemm(q, tensor.NT, a.gateUp, s.y(), s.matrix(p.gateUp), false)
+	s.dev.Gemm(s.q, tensor.NT, a.gateUp, s.y(), s.matrix(p.gateUp), false)
 }
 
 // ffnBackward turns the gradient of delta, which is that of the residual, into that of the normed mid residual.
 func (s *Stage) ffnBackward(a activations, p layerParams) {
 	d, q := s.dev, s.q
-	y, hidden, dres, dgateUp := s.y(), s.swiglu(), s.tokens(s.dres), a.gateUp
+	y, hidden, dres, dgateUp := s.y(), s.swiglu(), s.residualGradient(), a.gateUp
 	if !s.split {
 		d.SwiGLU(q, hidden, a.gateUp)
 		s.weightGradient(p.down, dres, hidden)
@@ -86,16 +84,16 @@ func (s *Stage) ffnBackward(a activations, p layerParams) {
 	d.Gemm(q, tensor.NN, hidden, dres, s.matrix(p.down), false)
 	d.SwiGLUBackward(q, dgateUp, hidden, a.gateUp)
 	if !s.split {
-		d.RMSNorm(q, y, a.mid.rstd, a.mid.x, s.weight(p.norm2), s.Config.NormEps)
+		s.normalize(a.mid, s.weight(p.norm2))
 		s.weightGradient(p.gateUp, dgateUp, y)
 	}
-	s.product(tensor.NN, y, dgateUp, s.matrix(p.gateUp), s.hiddenLeaves.gateUp)
+	s.product(tensor.NN, y, dgateUp, s.matrix(p.gateUp), s.hiddenLeaves.gateUp, s.work.y.Buffer)
 }
 
 // attentionBackward turns the gradient of delta into that of the normed input.
 func (s *Stage) attentionBackward(a activations, p layerParams) {
 	d, q := s.dev, s.q
-	y, do, dqkv, dres := s.y(), s.of(s.work.out, a.o.Cols), s.of(s.work.wide, a.qkv.Cols), s.tokens(s.dres)
+	y, do, dqkv, dres := s.y(), s.of(s.work.out, a.o.Cols), s.of(s.work.wide, a.qkv.Cols), s.residualGradient()
 	if !s.split {
 		s.weightGradient(p.o, dres, a.o)
 	} else {
@@ -106,8 +104,8 @@ func (s *Stage) attentionBackward(a activations, p layerParams) {
 	s.attentionGradient(dqkv, do, a)
 	d.RoPE(q, s.rotated(dqkv), s.perToken(s.pos, 1), s.table, s.Config.HeadDim, true)
 	if !s.split {
-		d.RMSNorm(q, y, a.in.rstd, a.in.x, s.weight(p.norm1), s.Config.NormEps)
+		s.normalize(a.in, s.weight(p.norm1))
 		s.weightGradient(p.qkv, dqkv, y)
 	}
-	s.product(tensor.NN, y, dqkv, s.matrix(p.qkv), s.hiddenLeaves.qkv)
+	s.product(tensor.NN, y, dqkv, s.matrix(p.qkv), s.hiddenLeaves.qkv, s.work.y.Buffer)
 }

@@ -10,15 +10,20 @@ func (c Config) attentionScale() float64 { return 1 / math.Sqrt(float64(c.HeadDi
 
 // Forward runs the loaded micro-batch through the layers: from the embedding, or from Input, to Output.
 func (s *Stage) Forward() {
-	d, q := s.dev, s.q
-	eps := s.Config.NormEps
-	res := s.layer(s.lo).in
+	first := s.layer(s.lo).in
 	s.fetch(s.Params.layers[s.lo].qkv)
 	if s.begins {
-		d.Embed(q, res.x, s.matrix(s.Params.embed), s.perToken(s.ids, 1))
-		s.sum(res.x)
+		x := first.x
+		if s.sequenceParallel {
+			x = s.delta()
+		}
+		s.dev.Embed(s.q, x, s.matrix(s.Params.embed), s.perToken(s.ids, 1))
+		s.sum(x)
+		if s.sequenceParallel {
+			s.dev.Copy(s.q, first.x, s.here(x))
+		}
 	}
-	d.RMSNorm(q, s.y(), res.rstd, res.x, s.norm1(s.lo), eps)
+	s.normalize(first, s.norm1(s.lo))
 	for l := s.lo; l < s.hi; l++ {
 		a, p := s.layer(l), s.Params.layers[l]
 		if l+1 < s.hi {
@@ -27,10 +32,9 @@ func (s *Stage) Forward() {
 			s.fetch(s.Params.norm)
 		}
 		s.attention(l, a, p)
-		d.AddRMSNorm(q, s.y(), a.mid.rstd, a.mid.x, a.in.x, s.delta(), s.weight(p.norm2), eps)
+		s.addAndNormalize(a.mid, a.in.x, s.weight(p.norm2))
 		s.ffn(a, p)
-		next := s.norms(l + 1)
-		d.AddRMSNorm(q, s.y(), next.rstd, next.x, a.mid.x, s.delta(), s.norm1(l+1), eps)
+		s.addAndNormalize(s.norms(l+1), a.mid.x, s.norm1(l+1))
 	}
 }
 
@@ -43,7 +47,7 @@ func (s *Stage) attention(l int, a activations, p layerParams) {
 		qm, km, vm = s.cached(l, a, p)
 	}
 	s.attend(a, qm, km, vm, s.keysAndValues(a.qkv))
-	s.product(tensor.NT, s.delta(), a.o, s.matrix(p.o), s.hiddenLeaves.query)
+	s.product(tensor.NT, s.delta(), a.o, s.matrix(p.o), s.hiddenLeaves.query, s.work.out)
 }
 
 // project computes the rotated queries and keys, and the values, from the layer's normed input.
@@ -58,7 +62,7 @@ func (s *Stage) ffn(a activations, p layerParams) {
 	d, q := s.dev, s.q
 	d.Gemm(q, tensor.NT, a.gateUp, s.y(), s.matrix(p.gateUp), false)
 	d.SwiGLU(q, s.swiglu(), a.gateUp)
-	s.product(tensor.NT, s.delta(), s.swiglu(), s.matrix(p.down), s.hiddenLeaves.ffn)
+	s.product(tensor.NT, s.delta(), s.swiglu(), s.matrix(p.down), s.hiddenLeaves.ffn, s.work.out)
 }
 
 // Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the
@@ -77,7 +81,7 @@ func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 			s.gradient(head, i, j, func(_, _ int, g tensor.Buffer) {
 				d.Gemm(q, tensor.TN, tensor.Matrix(g, head.rows, head.cols), logits, y, true)
 			})
-			s.product(tensor.NN, y, logits, w, s.hiddenLeaves.vocab)
+			s.product(tensor.NN, y, logits, w, s.hiddenLeaves.vocab, tensor.Buffer{})
 		}
 	})
 	switch loss := s.perToken(s.loss, 1); {
@@ -103,8 +107,7 @@ func (s *Stage) crossEntropy(i, j int, logits tensor.Mat, scale float64, grad bo
 
 // normOutput runs the final norm. Forward has done so, but since then there may have been other micro-batches.
 func (s *Stage) normOutput() {
-	last := s.norm(s.last)
-	s.dev.RMSNorm(s.q, s.y(), last.rstd, last.x, s.weight(s.Params.norm), s.Config.NormEps)
+	s.normalize(s.norm(s.last), s.weight(s.Params.norm))
 }
 
 // Logits runs the head over row i, counted over the whole micro-batch, of what Forward has just computed. The result, x
@@ -134,7 +137,7 @@ func (s *Stage) layer(l int) activations {
 }
 
 func (s *Stage) norm(r residual) residual {
-	return residual{s.tokens(r.x), s.perToken(r.rstd, 1)}
+	return residual{s.kept(r.x), r.rstd.Slice(0, s.rows.len())}
 }
 
 // norms is the norm at the entry of layer l, or the final one after the last layer.

@@ -83,11 +83,16 @@ func newHiddenLeaves(c Config, s Share, all []Share) (l hiddenLeaves) {
 }
 
 // product is out = x·w in the form NT or NN, added up over the tensor-parallel ranks, each of which has some of x's
-// columns; in canonical numerics leaf by leaf.
-func (s *Stage) product(form tensor.GemmForm, out, x, w tensor.Mat, leaves []hiddenLeaf) {
+// columns; in canonical numerics leaf by leaf. With sequence parallelism it is of this rank's rows, if out, of all tokens, is
+// at the front of a buffer in; a zero Buffer asks for all rows.
+func (s *Stage) product(form tensor.GemmForm, out, x, w tensor.Mat, leaves []hiddenLeaf, in tensor.Buffer) {
 	if s.hidden == nil {
 		s.dev.Gemm(s.q, form, out, x, w, false)
-		s.sum(out)
+		if s.sequenceParallel && in.Len() > 0 {
+			s.scatter(in, out)
+		} else {
+			s.sum(out)
+		}
 		return
 	}
 	for _, l := range leaves {

@@ -35,9 +35,13 @@ func (s *Stage) gradient(p span, from, to int, add func(i, j int, g tensor.Buffe
 
 // eachLeaf calls f with each leaf of the micro-batch and its rows.
 func (s *Stage) eachLeaf(f func(leaf, i, j int)) {
-	if s.sequence < 0 {
-		return
+	if s.sequence >= 0 {
+		s.eachRange(f)
 	}
+}
+
+// eachRange is eachLeaf also of a micro-batch that counts for nothing.
+func (s *Stage) eachRange(f func(leaf, i, j int)) {
 	for b := range s.batch {
 		for r := range TokenLeaves {
 			t := Leaf(s.shape.Keys, TokenLeaves, r)
@@ -71,9 +75,27 @@ func (s *Stage) weightGradient(p span, dy, x tensor.Mat) {
 // normBackward is RMSNormBackward from the gradient of the norm's output, which is in the workspace, to that of the
 // residual, with the weight at p.
 func (s *Stage) normBackward(p span, r residual, accumulate bool) {
-	dy, dres, w := s.y(), s.tokens(s.dres), s.weight(p)
-	s.gradient(p, 0, dy.Rows, func(i, j int, g tensor.Buffer) {
-		s.dev.RMSNormBackward(s.q, dres.RowRange(i, j), g, dy.RowRange(i, j), r.x.RowRange(i, j), w, r.rstd.Slice(i, j),
+	dy, dres, w := s.y(), s.kept(s.dres), s.weight(p)
+	backward := func(i, j int, g tensor.Buffer) { // rows of all tokens
+		k, l := i-s.rows.Lo, j-s.rows.Lo
+		s.dev.RMSNormBackward(s.q, dres.RowRange(k, l), g, dy.RowRange(i, j), r.x.RowRange(k, l), w, r.rstd.Slice(k, l),
 			accumulate)
+	}
+	if s.leaves == nil || !s.sequenceParallel {
+		s.gradient(p, s.rows.Lo, s.rows.Hi, backward)
+		return
+	}
+	s.eachLeaf(func(leaf, i, j int) { // is told to the other ranks, so that all have the whole sum
+		g := s.leaf.Slice(0, p.rows*p.cols)
+		rank := 0
+		for s.rowsOf(rank, dy.Rows).Hi < j {
+			rank++
+		}
+		if rank == s.share.Rank {
+			s.dev.Fill(s.q, g, 0)
+			backward(i, j, g)
+		}
+		s.hidden.Tell(g, rank)
+		s.leaves.Weights(p.sum, leaf, g)
 	})
 }

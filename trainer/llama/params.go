@@ -126,6 +126,16 @@ func (p *Params) Sums() map[int]int {
 	return all
 }
 
+// Norms are the elements of the flat arrays with the norms of a unit, which ranks of a sequence-parallel group add up.
+func (p *Params) Norms(unit int) (all []Items) {
+	for _, q := range p.List {
+		if q.Unit == unit && q.Norm {
+			all = append(all, Items{q.offset, q.offset + q.Len()})
+		}
+	}
+	return all
+}
+
 // TiedUnit is the unit of the embedding, or of the head, of a stage that holds one of two that are tied; −1 if it does
 // not. Their shards are alike.
 func (p *Params) TiedUnit(c Config) int {

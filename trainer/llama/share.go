@@ -10,6 +10,7 @@ type Share struct {
 	// First says that of the ranks this one counts for weights that all hold, the norms; FirstKV for those of its KV
 	// heads, which other ranks may hold too.
 	First, FirstKV bool
+	Rank, Ranks    int      // this one's number, and of how many
 	Exchange       Exchange // nil: there are no others
 }
 
@@ -24,6 +25,10 @@ type Exchange interface {
 	Sum(q tensor.Queue, b tensor.Buffer)
 	// LogSumExp makes lse, acc [n], of the ranks' shares of the logits that of all logits, in place.
 	LogSumExp(q tensor.Queue, lse tensor.Buffer)
+	// Gather sets all to own of every rank, one after another; own may be its part of all.
+	Gather(q tensor.Queue, all, own tensor.Buffer)
+	// Scatter sets own, which may be its part of all, to the sum of this part of all ranks' all, which is undefined then.
+	Scatter(q tensor.Queue, own, all tensor.Buffer)
 }
 
 // whole is s, or all of a model if it is the zero Share.

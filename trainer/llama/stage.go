@@ -17,13 +17,15 @@ type Stage struct {
 	q      tensor.Queue
 	share  Share
 	spread Spread
-	table  tensor.Buffer // acc [length, HeadDim/2, 2]
-	loss   tensor.Buffer // acc [n]
-	lse    tensor.Buffer // acc [chunk]; none without tensor parallelism
-	work   workspace
-	train  bool
-	again  Recompute
-	split  bool // Backward leaves gradients to BackwardWeight
+
+	sequenceParallel bool
+	table            tensor.Buffer // acc [length, HeadDim/2, 2]
+	loss             tensor.Buffer // acc [n]
+	lse              tensor.Buffer // acc [chunk]; none without tensor parallelism
+	work             workspace
+	train            bool
+	again            Recompute
+	split            bool // Backward leaves gradients to BackwardWeight
 
 	sharding Sharding
 
@@ -43,6 +45,7 @@ type microBatch struct {
 	chunk
 	batch, length int     // length: tokens of a sequence that are here
 	pieces        []Items // of a sequence that are here
+	rows          Items   // of the tokens, whose residual is here
 	sequence      int     // number in the whole batch of its first
 	final         bool    // of the step
 	shape         tensor.AttentionShape
@@ -78,6 +81,8 @@ type workspace struct {
 	// wide is the SwiGLU's output, which Backward computes again, and then its gradient, x [n, FFN]; or the gradient of
 	// Q, K and V; or the logits of a chunk of tokens, x [chunk, Vocab].
 	wide tensor.Buffer
+	// dres is the gradient of the residual of all tokens, x [n, Dim]; none without sequence parallelism.
+	dres tensor.Mat
 }
 
 // Recompute is what Backward computes again instead of Forward saving it. In any case the norms, SwiGLU and the
@@ -127,6 +132,7 @@ type Size struct {
 	Hidden            HiddenSums // with Leaves, takes the sums over heads and columns
 	Shares            []Share    // with Leaves, of all tensor-parallel ranks; nil: there is one
 	Spread            Spread     // of the tokens of a sequence
+	SequenceParallel  bool       // the residual is spread over tensor-parallel ranks
 }
 
 // Chunk is layers [Lo, Hi) of a model.
@@ -146,7 +152,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	n, acc := s.Sequences*s.Spread.local(s.Length), dt.Accum()
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	st := &Stage{Config: c, Params: params, share: share, dev: dev, train: train, again: s.Recompute,
-		split: train && s.SplitBackward, sharding: s.Sharding, spread: s.Spread}
+		split: train && s.SplitBackward, sharding: s.Sharding, spread: s.Spread, sequenceParallel: s.SequenceParallel}
 	alloc := func(use, name string, dt tensor.DType, n int) tensor.Buffer { return a.Alloc(use, name, dt, n) }
 	mat := func(use, name string, cols int) tensor.Mat {
 		return tensor.Matrix(alloc(use, name, dt, n*cols), n, cols)
@@ -156,7 +162,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if s.Leaves != nil {        // a leaf's logits are in one chunk
 		rows = min(n, max(logitsChunk, (s.Length+TokenLeaves-1)/TokenLeaves))
 	}
-	wide, out := n*c.FFN, n*c.Dim
+	wide, out := n*c.FFN, padded(s, n)*c.Dim
 	if st.Params.ends {
 		wide = max(wide, rows*c.Vocab)
 	}
@@ -164,9 +170,12 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		wide, out = max(wide, n*(qd+2*kd)), max(out, n*qd)
 	}
 	st.work = workspace{
-		y:    mat("workspace", "norm", c.Dim),
+		y:    tensor.Matrix(alloc("workspace", "norm", dt, padded(s, n)*c.Dim), padded(s, n), c.Dim),
 		out:  alloc("workspace", "projections", dt, out),
 		wide: alloc("workspace", "swiglu, dqkv, logits", dt, wide),
+	}
+	if train && s.SequenceParallel {
+		st.work.dres = tensor.Matrix(alloc("workspace", "dresidual of all ranks", dt, padded(s, n)*c.Dim), padded(s, n), c.Dim)
 	}
 	st.loss = alloc("workspace", "loss", acc, n)
 	if share.Exchange != nil || s.Hidden != nil {
@@ -182,8 +191,12 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 	if s.Leaves != nil && train {
 		st.canonical = newCanonicalAttention(a, acc, c, s, n)
 	}
+	kept := func(use, name string) tensor.Mat { // of the residual
+		n := residualRows(s, n)
+		return tensor.Matrix(alloc(use, name, dt, n*c.Dim), n, c.Dim)
+	}
 	norm := func(use, name string) residual {
-		return residual{mat(use, name+"/x", c.Dim), alloc(use, name+"/rstd", acc, n)}
+		return residual{kept(use, name+"/x"), alloc(use, name+"/rstd", acc, residualRows(s, n))}
 	}
 	// What is saved of a layer beside its input, in two parts.
 	attention := func(use, name string, a *activations) {
@@ -205,7 +218,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 		at = layers.hi
 		var dres tensor.Mat
 		if train && layers.begins && layers.ends { // the whole model goes through one micro-batch after another
-			dres = mat("workspace", "dresidual", c.Dim)
+			dres = kept("workspace", "dresidual")
 		}
 		st.slots = append(st.slots, nil)
 		for i := range max(part.Slots, 1) {
@@ -242,7 +255,7 @@ func NewStage(a *tensor.Arena, dev tensor.Device, c Config, dt tensor.DType, s S
 			}
 			m.last = norm("activations", name("output"))
 			if train && dres.Rows == 0 {
-				m.dres = mat("activations", name("dresidual"), c.Dim)
+				m.dres = kept("activations", name("dresidual"))
 			}
 			st.slots[k] = append(st.slots[k], m)
 		}
@@ -298,8 +311,8 @@ func (s *Stage) Output() tensor.Buffer { return s.flat(s.last.x) }
 // it leaves that of its input, x [n·Dim].
 func (s *Stage) ResidualGradient() tensor.Buffer { return s.flat(s.dres) }
 
-// flat is the elements of the micro-batch's rows of a planned matrix.
-func (s *Stage) flat(m tensor.Mat) tensor.Buffer { return m.Buffer.Slice(0, s.batch*s.length*m.Cols) }
+// flat is the elements of the micro-batch's rows of a planned matrix of the residual.
+func (s *Stage) flat(m tensor.Mat) tensor.Buffer { return s.kept(m).Buffer }
 
 // Load uploads a micro-batch, which must fit the Stage's Size, with the tokens of its Cache. Its slices must stay as they
 // are until the queue ran.
@@ -325,6 +338,7 @@ func (s *Stage) Load(in Input) {
 		Batch: in.Sequences, Length: length, Keys: offset + in.Length, Offset: offset,
 		Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: c.attentionScale(), Window: c.Window,
 	}
+	s.rows = s.rowsOf(s.share.Rank, n)
 	up := func(dst tensor.Buffer, src []int32) tensor.Buffer {
 		dst = dst.Slice(0, n)
 		s.dev.Upload(s.q, dst, tensor.HostBytes(tensor.HostBuffer(src)))

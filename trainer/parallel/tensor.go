@@ -27,7 +27,7 @@ func Share(c llama.Config, tp, r int, canonical bool) llama.Share {
 	}
 	return llama.Share{
 		Query: items(h.Query), KV: items(h.KV), FFN: split(c.FFN), Vocab: split(c.Vocab),
-		First: r == 0, FirstKV: r == h.Replicas.Lo,
+		First: r == 0, FirstKV: r == h.Replicas.Lo, Rank: r, Ranks: tp,
 	}
 }
 
@@ -50,6 +50,16 @@ func (x *TensorExchange) Work() collective.Work { return x.work }
 // Sum implements llama.Exchange.
 func (x *TensorExchange) Sum(q tensor.Queue, b tensor.Buffer) {
 	x.start(q, collective.AllReduce(b, b, collective.Sum))
+}
+
+// Gather implements llama.Exchange.
+func (x *TensorExchange) Gather(q tensor.Queue, all, own tensor.Buffer) {
+	x.start(q, collective.AllGather(all, own))
+}
+
+// Scatter implements llama.Exchange.
+func (x *TensorExchange) Scatter(q tensor.Queue, own, all tensor.Buffer) {
+	x.start(q, collective.ReduceScatter(own, all, collective.Sum))
 }
 
 // LogSumExp implements llama.Exchange.

@@ -17,6 +17,7 @@ type Zero struct {
 	// Shards are the ranks of one copy of the state, in Gathers again; Replicas those with the same shard of other copies.
 	Shards, Gathers, Replicas collective.Group
 	KV                        collective.Group // tensor ranks with the same KV heads; nil without tensor parallelism
+	Norms                     collective.Group // tensor ranks that each have the norms' gradient of some tokens; nil: none
 	Tied                      collective.Group // first and last stage of a pipeline, if they hold one embedding; else nil
 	TiedUnit                  int              // of that embedding here
 
@@ -152,7 +153,7 @@ func (z *Zero) Reduce(unit int) {
 	z.reduce.Wait(z.compute.Record())
 	if z.stage < 2 {
 		all := z.params.Grads.Slice(u.Lo, u.Hi)
-		z.sumKV(unit, all)
+		z.sumTensor(unit, all)
 		if z.Shards.Size() > 1 {
 			z.start(z.Shards, z.reduce, collective.ReduceScatter(u.Grads, all, collective.Sum))
 		}
@@ -161,18 +162,29 @@ func (z *Zero) Reduce(unit int) {
 	}
 	h := z.open(unit)
 	all, sum := h.all.Slice(0, u.Len()), h.sum.Slice(0, u.Grads.Len())
-	z.sumKV(unit, all)
+	z.sumTensor(unit, all)
 	z.start(z.Shards, z.reduce, collective.ReduceScatter(sum, all, collective.Sum))
 	z.dev.Add(z.reduce, u.Grads, u.Grads, sum)
 	h.unit, h.free = -1, z.reduce.Record()
 }
 
-// sumKV adds up the gradients of KV heads that several tensor ranks hold.
-func (z *Zero) sumKV(unit int, all tensor.Buffer) {
-	lo, hi := z.params.KV(unit)
-	if first := z.params.Units[unit].Lo; z.KV != nil && z.KV.Size() > 1 && lo < hi {
+// sumTensor adds up the gradients of a unit that several tensor ranks have: of KV heads, and of norms.
+func (z *Zero) sumTensor(unit int, all tensor.Buffer) {
+	first := z.params.Units[unit].Lo
+	if lo, hi := z.params.KV(unit); z.KV != nil && z.KV.Size() > 1 && lo < hi {
 		kv := all.Slice(lo-first, hi-first)
 		z.start(z.KV, z.reduce, collective.AllReduce(kv, kv, collective.Sum))
+	}
+	if z.Norms == nil {
+		return
+	}
+	var ops []collective.Op
+	for _, n := range z.params.Norms(unit) {
+		norm := all.Slice(n.Lo-first, n.Hi-first)
+		ops = append(ops, collective.AllReduce(norm, norm, collective.Sum))
+	}
+	if len(ops) > 0 {
+		z.start(z.Norms, z.reduce, ops...)
 	}
 }
 

@@ -18,6 +18,10 @@ func Layout(job *config.Job, ranks int) (parallel.Layout, error) {
 	if p.Virtual == 0 && p.PipelineSchedule == "interleaved" && p.Pipeline > 1 {
 		virtual = 2
 	}
+	if p.Sequence && p.Tensor == 1 {
+		return parallel.Layout{}, &exitError{exitUsage, fmt.Errorf("parallel: %w: sequence is true, but tensor is 1: there are no "+
+			"ranks to share the tokens of a sequence; want tensor above 1, or sequence false", parallel.ErrLayout)}
+	}
 	l, err := parallel.Resolve(parallel.Spec{
 		Data: int(p.Data), Tensor: p.Tensor, Pipeline: p.Pipeline, Context: p.Context,
 		Schedule: p.PipelineSchedule, Virtual: virtual, Zero: p.Zero, Shard: int(p.Shard),

@@ -20,6 +20,7 @@ var factors = []struct {
 	{"parallel.context", []string{"1", "2", "3"}},
 	{"parallel.pipeline_schedule", []string{"1f1b", "gpipe", "interleaved", "zb-h1"}},
 	{"parallel.context_exchange", []string{"all-gather", "ring"}},
+	{"parallel.sequence", []string{"false", "true"}},
 	{"parallel.zero", []string{"0", "1", "2", "3"}},
 	{"parallel.recompute", []string{"none", "selective", "full"}},
 	{"train.micro_batch", []string{"1", "2", "3"}},
@@ -28,7 +29,7 @@ var factors = []struct {
 }
 
 // combination is a value of each factor, by their numbers.
-type combination [11]int
+type combination [12]int
 
 // ranks is how many ranks it takes.
 func (c combination) ranks() int {
@@ -41,7 +42,7 @@ func (c combination) ranks() int {
 
 // valid says whether it is a layout that a job may ask for: what belongs to an axis of one rank has its first value.
 func (c combination) valid() bool {
-	return (c[2] > 0 || c[4] == 0) && (c[3] > 0 || c[5] == 0)
+	return (c[1] > 0 || c[6] == 0) && (c[2] > 0 || c[4] == 0) && (c[3] > 0 || c[5] == 0)
 }
 
 // sets are its settings of a job.
@@ -130,10 +131,10 @@ func TestMatrix(t *testing.T) {
 	for _, numerics := range []string{"canonical", "fast"} {
 		lone := map[string]outcome{} // by model and precision
 		for _, c := range short(layouts, 4) {
-			model := fmt.Sprint(c[9:])
+			model := fmt.Sprint(c[10:])
 			if _, ok := lone[model]; !ok {
 				var one combination
-				copy(one[9:], c[9:])
+				copy(one[10:], c[10:])
 				lone[model] = runOn(t, 1, t.TempDir(), slices.Concat(matrixJob, []string{"numerics=" + numerics}, one.sets())...)
 			}
 			t.Run(numerics+"/"+c.name(), func(t *testing.T) {
@@ -141,7 +142,7 @@ func TestMatrix(t *testing.T) {
 				if numerics == "canonical" {
 					got.equal(t, lone[model])
 				} else {
-					got.near(t, lone[model], factors[10].values[c[10]])
+					got.near(t, lone[model], factors[11].values[c[11]])
 				}
 			})
 		}
@@ -153,10 +154,10 @@ func TestMatrixInProcesses(t *testing.T) {
 	lone := map[string]outcome{} // by model and precision
 	for _, c := range short(matrix(8, 8, false), 2) {
 		sets := slices.Concat(matrixJob, []string{"numerics=canonical", "train.steps=3"})
-		model := fmt.Sprint(c[9:])
+		model := fmt.Sprint(c[10:])
 		if _, ok := lone[model]; !ok {
 			var one combination
-			copy(one[9:], c[9:])
+			copy(one[10:], c[10:])
 			lone[model] = runOn(t, 1, t.TempDir(), slices.Concat(sets, one.sets())...)
 		}
 		t.Run(c.name(), func(t *testing.T) {

@@ -78,6 +78,9 @@ func (w *worker) split(ctx context.Context) (err error) {
 			w.hidden.Group = w.tensor.Group
 		}
 		r := w.coord[parallel.TP]
+		if w.job.Parallel.Sequence {
+			w.zero.Norms = group(mesh.Group(w.number, parallel.TP), true)
+		}
 		w.zero.KV = group([]int{w.number - r + parallel.Heads(w.job.Model.Config(), tp, r).Replicas.Lo}, true)
 	}
 	if mesh[parallel.CP] > 1 {

@@ -282,8 +282,12 @@ func TestRankFails(t *testing.T) {
 }
 
 func TestLayoutErrors(t *testing.T) {
+	_, err := Layout(testJob(t, t.TempDir(), "parallel.sequence=true"), 2)
+	if !errors.Is(err, parallel.ErrLayout) || !strings.Contains(err.Error(), "want tensor above 1") {
+		t.Errorf("sequence parallelism without tensor ranks: %v", err)
+	}
 	job := testJob(t, t.TempDir(), "parallel.data=4")
-	err := Run(t.Context(), job, Options{Out: io.Discard, Ranks: 3})
+	err = Run(t.Context(), job, Options{Out: io.Discard, Ranks: 3})
 	if !errors.Is(err, parallel.ErrLayout) || exitCodeOf(err) != exitUsage ||
 		!strings.Contains(err.Error(), "4 ranks, but there are 3") {
 		t.Errorf("data 4 on 3 ranks: exit code %d, %v", exitCodeOf(err), err)
@@ -309,6 +313,29 @@ func TestPlanOfRanks(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSequenceParallelPlan wants the norms' inputs, which every rank keeps without sequence parallelism, to be shared out.
+func TestSequenceParallelPlan(t *testing.T) {
+	sets := []string{"train.precision=fp32", "parallel.tensor=4"}
+	n := int64(4 * 32 * (32 + 1) * 4) // of one: 4 sequences of 32 tokens, x [dim] and 1/rms, fp32
+	saved := (2*2 + 1) * (n - n/4)    // of 2 layers each two, and the output
+	whole, shared := activations(t, sets...), activations(t, append(sets, "parallel.sequence=true")...)
+	if got := whole - shared; got != saved {
+		t.Errorf("sequence parallelism saves %d bytes of activations, want %d", got, saved)
+	}
+}
+
+// activations is what rank 0 of 4 plans for them, in bytes.
+func activations(t *testing.T, sets ...string) int64 {
+	t.Helper()
+	job := testJob(t, t.TempDir(), sets...)
+	l, err := Layout(job, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, bytes := Plan(job, l, 0).Uses()
+	return bytes["activations"]
 }
 
 // planned is the memory plan of a rank, in bytes by use.

@@ -81,6 +81,7 @@ func (w *worker) place(a *tensor.Arena, dev tensor.Device, job *config.Job, l pa
 	size := llama.Size{
 		Sequences: job.Train.MicroBatch, Length: job.Data.SequenceLength, Chunks: w.plan.chunks, Sharding: sharding,
 		Recompute: llama.Recomputes[job.Parallel.Recompute], SplitBackward: w.plan.splits,
+		SequenceParallel: job.Parallel.Sequence,
 	}
 	if tp := l.Mesh[parallel.TP]; tp > 1 {
 		size.Share = parallel.Share(model, tp, l.Mesh.Coord(rank)[parallel.TP], job.Numerics == "canonical")
