@@ -65,9 +65,9 @@ func (s *Stage) ffn(a activations, p layerParams) {
 	s.product(tensor.NT, s.delta(), s.swiglu(), s.matrix(p.down), s.hiddenLeaves.ffn, s.work.out)
 }
 
-// Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the
-// targets' losses to sum, F64 [1]. With grad it also begins Backward: the logits' gradient, times scale, flows into the head's weight and the
-// final norm's output.
+// Loss runs the final norm and the head over the output of Forward, in chunks of tokens, and adds the sum of the targets'
+// losses to sum, F64 [1]. With grad it also begins Backward: the logits' gradient, times scale, flows into the head's
+// weight and the final norm's output.
 func (s *Stage) Loss(sum tensor.Buffer, scale float64, grad bool) {
 	d, q := s.dev, s.q
 	head := s.Params.head
