@@ -17,7 +17,7 @@
 // ascending order of k, started from 0, with zeros beyond K: its bits depend on K and on the two vectors that make it,
 // not on where it lies.
 //
-// The blocks are those of gemm_kernel.h, for an L2 cache of 2 MB. As matrices of 32-bit words the tiles of a and of b
+// Blocks and tasks are those of gemm_kernel.h, for an L2 cache of 2 MB. As matrices of 32-bit words the tiles of a and of b
 // are each other's transposes. From a matrix one of the two comes by copying rows, the other by interleaving pairs of
 // rows: packing does what suits the matrix and then, if that made the other operand's tiles, transposes them.
 #define MR 32
@@ -28,16 +28,17 @@
 
 enum {
 	STEP = 32,   // k in a tile
-	KC = 256,    // k in a block: a panel of a and one of b, 16 KiB each, stay in the L1 cache
-	MC = 256,    // rows of a whose panels stay in the L2 cache
-	MO = 2 * MC, // rows for which the panels of b are kept, and the sums if there is more than one block of k
-	NC = 512,    // columns of b
+	KC = 256,   // k in a block: a panel of a and one of b, 16 KiB each, stay in the L1 cache
+	ROWS = 256, // of a in a chunk; with COLS of b, KC deep, they stay in the L2 cache
+	COLS = 256, // of b
+	CHUNKS_A = 4,
+	CHUNKS_B = 2,
+	CHUNK_A = ROWS * KC / 2, // floats
+	CHUNK_B = COLS * KC / 2,
 };
 
 // In bytes: a row of a tile, a tile, and from one step of k to the next in a panel.
 enum { LINE = 64, TILE = 16 * LINE, PANEL_STEP = 2 * TILE };
-
-enum { TILE_WORKSPACE = MO * NC + NC * KC / 2 + MC * KC / 2 + LINE / 4 };
 
 typedef WORDS unaligned_words __attribute__((aligned(2), may_alias));
 
@@ -115,7 +116,7 @@ enum operand { OF_A, OF_B };
 
 // Packs `count` rows or columns of m from t0 on, their elements k0 … k0 + depth, into panels [step of k][2] tiles;
 // by_rows if k runs along m's rows.
-TARGET static void pack(char *dst, enum operand operand, matrix m, int by_rows, int64_t t0, int64_t count, int64_t k0,
+INLINE void pack(char *dst, enum operand operand, matrix m, int by_rows, int64_t t0, int64_t count, int64_t k0,
                         int64_t depth) {
 	if (depth == 0) return;
 	const int64_t steps = (depth + STEP - 1) / STEP;
@@ -136,6 +137,14 @@ TARGET static void pack(char *dst, enum operand operand, matrix m, int by_rows, 
 		for (int64_t t = 0; operand == OF_A && t < count; t += 16)
 			transpose(dst + t / NR * steps * PANEL_STEP + t / 16 % 2 * TILE);
 	}
+}
+
+TARGET static void pack_a(float *dst, matrix m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
+	pack((char *)dst, OF_A, m, by_rows, t0, n, k0, kc);
+}
+
+TARGET static void pack_b(float *dst, matrix m, int by_rows, int64_t t0, int64_t n, int64_t k0, int64_t kc) {
+	pack((char *)dst, OF_B, m, by_rows, t0, n, k0, kc);
 }
 
 // Memory that will be needed after a multiplication: MR rows ld bytes apart, and the last byte of a row.
@@ -188,6 +197,25 @@ INLINE upcoming tile_of(matrix c, int64_t i, int64_t j) {
 	return (upcoming){at(c.ptr, i * c.stride + j, c.bf16), c.stride * size, NR * size - 1};
 }
 
+// Sets the register tiles of sums from the chunks a and b, kc deep, or adds to them; the last time stores them in c at
+// (row, col), as much as lies in c.
+TARGET static void multiply_block(matrix c, int64_t row, int64_t col, float *sums, const float *a, const float *b,
+                                  int64_t kc, int add, int last, int accumulate) {
+	const int64_t rows = least(ROWS, c.rows - row), cols = least(COLS, c.cols - col), steps = (kc + STEP - 1) / STEP;
+	float single[MR * NR] __attribute__((aligned(LINE)));
+	for (int64_t j = 0; j < cols; j += NR)
+		for (int64_t i = 0; i < rows; i += MR, sums += MR * NR) {
+			float *tile = add || !last ? sums : single;
+			upcoming next = {(const char *)(tile + MR * NR), 4 * NR, 4 * NR - 1};
+			if (last) next = tile_of(c, row + i, col + j);
+			multiply(tile, (const char *)a + i / MR * steps * PANEL_STEP, (const char *)b + j / NR * steps * PANEL_STEP,
+			         steps, add, next);
+			if (last) store(c, row + i, col + j, tile, accumulate);
+		}
+}
+
+#include "gemm_tasks.h"
+
 // The products of other than two bf16 matrices are left to the kernels with which table was filled.
 static kernels others;
 
@@ -196,38 +224,9 @@ TARGET static void gemm(int form, matrix c, matrix a, matrix b, int accumulate, 
 		others.gemm(form, c, a, b, accumulate, work);
 		return;
 	}
-	const int64_t K = form == GEMM_TN ? a.rows : a.cols;
-	float *sums = work + (-(uintptr_t)work % LINE) / 4;
-	char *panels_b = (char *)(sums + MO * NC), *panels_a = panels_b + NC * KC * 2;
-	float single[MR * NR] __attribute__((aligned(LINE)));
+	const product p = lay_tasks(form, c, a, b, accumulate, work);
 	CONFIGURE();
-	for (int64_t jc = 0; jc < c.cols; jc += NC) {
-		const int64_t nc = least(NC, c.cols - jc);
-		for (int64_t oc = 0; oc < c.rows; oc += MO) {
-			const int64_t oc_end = least(oc + MO, c.rows);
-			int64_t pc = 0;
-			do { // once even if K is 0
-				const int64_t kc = least(KC, K - pc), steps = (kc + STEP - 1) / STEP;
-				const int last = pc + kc == K;
-				pack(panels_b, OF_B, b, form == GEMM_NT, jc, nc, pc, kc);
-				float *tile = K > KC ? sums : single;
-				for (int64_t ic = oc; ic < oc_end; ic += MC) {
-					const int64_t mc = least(MC, oc_end - ic);
-					pack(panels_a, OF_A, a, form != GEMM_TN, ic, mc, pc, kc);
-					for (int64_t j = 0; j < nc; j += NR)
-						for (int64_t i = 0; i < mc; i += MR) {
-							upcoming next = {(const char *)(tile + MR * NR), 4 * NR, 4 * NR - 1};
-							if (last) next = tile_of(c, ic + i, jc + j);
-							multiply(tile, panels_a + i / MR * steps * PANEL_STEP,
-							         panels_b + j / NR * steps * PANEL_STEP, steps, pc > 0, next);
-							if (last) store(c, ic + i, jc + j, tile, accumulate);
-							if (K > KC) tile += MR * NR;
-						}
-				}
-				pc += KC;
-			} while (pc < K);
-		}
-	}
+	work_on(&p);
 	RELEASE();
 }
 
@@ -268,9 +267,8 @@ static void fill_table(kernels *k, const kernels *table) {
 	const char *name = k->name;
 	*k = *table;
 	k->name = name;
-	k->mr = MR;
-	k->nr = NR;
-	k->workspace = TILE_WORKSPACE > table->workspace ? TILE_WORKSPACE : table->workspace;
+	k->workspace = WORKSPACE > table->workspace ? WORKSPACE : table->workspace;
+	k->progress = PROGRESS > table->progress ? PROGRESS : table->progress;
 	k->gemm = gemm;
 	k->fmas_per_peak_bf16 = ROUND;
 	k->peak_bf16 = peak_bf16;

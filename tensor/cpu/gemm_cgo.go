@@ -7,9 +7,9 @@ import "C"
 
 import "github.com/herdtrain/herd/tensor"
 
-func (k cKernels) tile() (mr, nr int) { return int(k.table.mr), int(k.table.nr) }
-
-func (k cKernels) workspace() int { return int(k.table.workspace) }
+func (k cKernels) gemmWorkspace() (floats, zeros int) {
+	return int(k.table.workspace), int(k.table.progress)
+}
 
 func (k cKernels) gemm(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool, work []float32) {
 	C.call_gemm(k.table, C.int(form), cMat(c), cMat(a), cMat(b), cBool(accumulate), (*C.float)(&work[0]))

@@ -15,14 +15,17 @@
 #include "vector.h"
 
 enum {
-	KC = 256,           // k in a block; part of the definition of the result
-	MC = 192 / MR * MR, // rows of a whose panels stay in the L2 cache
-	MO = 4 * MC,        // rows for which the panels of b are kept
-	NC = 512,           // columns of b
-	SLACK = 16,         // floats that packing may write past the last panel
+	KC = 256,             // k in a block; part of the definition of the result
+	ROWS = 96 / MR * MR,  // of a in a chunk; with COLS of b, KC deep, they stay in the L2 cache
+	COLS = 128,           // of b
+	CHUNKS_A = 11,        // for 1024 rows
+	CHUNKS_B = 4,
+	SLACK = 16,           // floats that packing may write past the last panel
+	CHUNK_A = ROWS * KC + SLACK,
+	CHUNK_B = COLS * KC + SLACK,
 };
 
-enum { WORKSPACE = MC * KC + SLACK + NC * KC + SLACK + MO * NC };
+_Static_assert(COLS % NR == 0, "chunks are whole panels");
 
 #ifdef TRANSPOSE8
 INLINE __m256 load8(const void *p, int bf16) {
@@ -132,34 +135,26 @@ INLINE void prefetch(matrix c, int64_t i, int64_t j) {
 		for (int x = 0; x < NR; x += 16) __builtin_prefetch(at(c.ptr, r * c.stride + j + x, c.bf16), 1);
 }
 
-TARGET static void gemm(int form, matrix c, matrix a, matrix b, int accumulate, float *work) {
-	const int64_t K = form == GEMM_TN ? a.rows : a.cols;
-	float *panels_a = work, *panels_b = panels_a + MC * KC + SLACK, *sums = panels_b + NC * KC + SLACK;
+// Sets the register tiles of sums from the chunks a and b, kc deep, or adds to them; the last time stores them in c at
+// (row, col), as much as lies in c.
+TARGET static void multiply_block(matrix c, int64_t row, int64_t col, float *sums, const float *a, const float *b,
+                                  int64_t kc, int add, int last, int accumulate) {
+	const int64_t rows = least(ROWS, c.rows - row), cols = least(COLS, c.cols - col);
 	float single[MR * NR] __attribute__((aligned(64)));
-	for (int64_t jc = 0; jc < c.cols; jc += NC) {
-		const int64_t nc = least(NC, c.cols - jc);
-		for (int64_t oc = 0; oc < c.rows; oc += MO) {
-			const int64_t oc_end = least(oc + MO, c.rows);
-			int64_t pc = 0;
-			do { // once even if K is 0
-				const int64_t kc = least(KC, K - pc);
-				pack_b(panels_b, b, form == GEMM_NT, jc, nc, pc, kc);
-				float *tile = K > KC ? sums : single;
-				for (int64_t ic = oc; ic < oc_end; ic += MC) {
-					const int64_t mc = least(MC, oc_end - ic);
-					pack_a(panels_a, a, form != GEMM_TN, ic, mc, pc, kc);
-					for (int64_t j = 0; j < nc; j += NR)
-						for (int64_t i = 0; i < mc; i += MR) {
-							if (pc + kc == K) prefetch(c, ic + i, jc + j);
-							multiply(tile, panels_a + i * kc, panels_b + j * kc, kc, pc > 0);
-							if (pc + kc == K) store(c, ic + i, jc + j, tile, accumulate);
-							if (K > KC) tile += MR * NR;
-						}
-				}
-				pc += KC;
-			} while (pc < K);
+	for (int64_t j = 0; j < cols; j += NR)
+		for (int64_t i = 0; i < rows; i += MR, sums += MR * NR) {
+			float *tile = add || !last ? sums : single;
+			if (last) prefetch(c, row + i, col + j);
+			multiply(tile, a + i * kc, b + j * kc, kc, add);
+			if (last) store(c, row + i, col + j, tile, accumulate);
 		}
-	}
+}
+
+#include "gemm_tasks.h"
+
+TARGET static void gemm(int form, matrix c, matrix a, matrix b, int accumulate, float *work) {
+	const product p = lay_tasks(form, c, a, b, accumulate, work);
+	work_on(&p);
 }
 
 enum { CHAINS = 12 };

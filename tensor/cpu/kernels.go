@@ -27,9 +27,10 @@ type kernelSet interface {
 
 // gemmKernels are the matrix product and the peak that it is measured by.
 type gemmKernels interface {
-	tile() (mr, nr int) // rows and columns of gemm's register tile
-	workspace() int     // floats that gemm needs to work in
+	// gemm is shared by the goroutines that call it with the same arguments: it is complete when all have returned.
 	gemm(form tensor.GemmForm, c, a, b tensor.Mat, accumulate bool, work []float32)
+	// gemmWorkspace is how many floats gemm needs to work in, and how many zeros these begin with.
+	gemmWorkspace() (floats, zeros int)
 	// peak does rounds of fmasPerPeak fused multiply-adds in registers, as gemm does or, with bf16, as it does for the
 	// product of two BF16 matrices.
 	peak(bf16 bool, rounds int)

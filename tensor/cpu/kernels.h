@@ -36,8 +36,10 @@ typedef struct {
 	int available;   // whether the processor and the operating system run it
 	const char *why; // it is not, if that is not for want of instructions
 
-	int mr, nr;        // rows and columns of gemm's register tile
-	int64_t workspace; // floats that gemm needs to work in
+	// Threads that call it with the same arguments share out the product, and whoever calls it when there is nothing left
+	// to do returns at once: it is complete when all have returned. work, of `workspace` floats, begins with `progress`
+	// zeros.
+	int64_t workspace, progress;
 	void (*gemm)(int form, matrix c, matrix a, matrix b, int accumulate, float *work);
 	// Rounds of as many fused multiply-adds as fit in registers: those of gemm, and of its product of bf16 matrices.
 	float (*peak)(int64_t rounds), (*peak_bf16)(int64_t rounds);

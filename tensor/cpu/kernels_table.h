@@ -10,9 +10,8 @@
 
 // Sets k, but for its name and whether it is available.
 static void fill_table(kernels *k) {
-	k->mr = MR;
-	k->nr = NR;
 	k->workspace = WORKSPACE;
+	k->progress = PROGRESS;
 	k->fmas_per_peak = k->fmas_per_peak_bf16 = CHAINS * VL;
 	k->gemm = gemm;
 	k->peak = k->peak_bf16 = peak;
