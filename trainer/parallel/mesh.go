@@ -1,6 +1,8 @@
 // Package parallel says, as plain data, which rank of a job holds and does what: the mesh of ranks, the layouts that
 // fit a model, the share of every tensor, the trees that canonical sums follow, and pipeline schedules with their
-// proof and their simulation. Nothing in it does I/O or starts a goroutine.
+// proof and their simulation. Over a llama.Stage and collective Groups it also does so: Executor runs a schedule,
+// TensorExchange and Context are between the ranks of a layer, Zero moves weights and gradients, HiddenSums adds up in
+// canonical numerics. It does no I/O of its own and starts no goroutine.
 package parallel
 
 import (
