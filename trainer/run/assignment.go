@@ -68,7 +68,7 @@ func Rank(ctx context.Context, number int, in io.Reader, o Options) (code int, e
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := make(chan struct{})
+	signal, stop := o.Stop, make(chan struct{})
 	ask := sync.OnceFunc(func() { close(stop) })
 	go func() {
 		for {
@@ -83,7 +83,7 @@ func Rank(ctx context.Context, number int, in io.Reader, o Options) (code int, e
 	}()
 	go func() {
 		select {
-		case <-o.Stop:
+		case <-signal:
 			ask()
 		case <-ctx.Done():
 		}
