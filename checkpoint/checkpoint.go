@@ -39,7 +39,7 @@ var (
 type DamageError struct {
 	File          string // path
 	Tensor        string // empty: not in a tensor
-	Begin, Length int64  // the bytes in File of the damaged slice of Tensor; 0, 0: it is not the bytes
+	Begin, Length int64  // the bytes in File of the damaged chunk of Tensor; 0, 0: it is not the bytes
 	Reason        string
 	Err           error // of the file system, or nil
 }
@@ -91,7 +91,8 @@ type Slice struct {
 	Box    Box
 	Begin  int64 // byte offset in the file
 	Bytes  int64
-	CRC32C uint32 // of the bytes
+	Chunk  int64    // bytes of each chunk, but for a shorter last one
+	CRC32C []uint32 // of each chunk
 }
 
 // State is what a checkpoint says beside its tensors. Digests of other things are opaque strings.

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,10 +12,16 @@ import (
 )
 
 // Checkpoints of every version stay readable. One that is there is never written again, except by the version's own
-// author before its first release.
+// author before its first release. A directory's version is that of its indexes.
 func TestGolden(t *testing.T) {
-	root := filepath.Join("testdata", "v1")
-	if *storagetest.Rewrite {
+	for v := byte(1); v <= 2; v++ {
+		t.Run(fmt.Sprintf("v%d", v), func(t *testing.T) { testGolden(t, v) })
+	}
+}
+
+func testGolden(t *testing.T, version byte) {
+	root := filepath.Join("testdata", fmt.Sprintf("v%d", version))
+	if *storagetest.Rewrite && uint32(version) == indexForm.version {
 		if err := os.RemoveAll(root); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +50,7 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(index[:16]); got != "herdindx\x01\x00\x00\x00\x04\x00\x00\x00" {
+	if got := string(index[:16]); got != "herdindx"+string(version)+"\x00\x00\x00\x04\x00\x00\x00" {
 		t.Errorf("the index begins with %q", got)
 	}
 	data, err := os.ReadFile(filepath.Join(c.Dir(), "data-00000.bin"))
@@ -57,8 +64,14 @@ func TestGolden(t *testing.T) {
 
 // The same state, each tensor cut over three writers: see deal.
 func TestGoldenSlices(t *testing.T) {
-	root := filepath.Join("testdata", "v1-slices")
-	if *storagetest.Rewrite {
+	for v := uint32(1); v <= 2; v++ {
+		t.Run(fmt.Sprintf("v%d", v), func(t *testing.T) { testGoldenSlices(t, v) })
+	}
+}
+
+func testGoldenSlices(t *testing.T, version uint32) {
+	root := filepath.Join("testdata", fmt.Sprintf("v%d-slices", version))
+	if *storagetest.Rewrite && version == indexForm.version {
 		if err := os.RemoveAll(root); err != nil {
 			t.Fatal(err)
 		}
@@ -77,13 +90,17 @@ func TestGoldenSlices(t *testing.T) {
 		t.Error(err)
 	}
 	embed, _ := c.Info("model.embed.weight")
+	slice := func(i, writer int, row, column, columns, begin int64) Slice {
+		chunk := int64(chunkSize)
+		if version == 1 {
+			chunk = 4 * columns
+		}
+		return Slice{writer, Box{[]int64{row, column}, []int64{1, columns}}, begin, 4 * columns, chunk, embed.Slices[i].CRC32C}
+	}
 	want := []Slice{
-		{0, Box{[]int64{0, 0}, []int64{1, 5}}, 0, 20, embed.Slices[0].CRC32C},
-		{0, Box{[]int64{1, 0}, []int64{1, 1}}, 4096, 4, embed.Slices[1].CRC32C},
-		{1, Box{[]int64{1, 1}, []int64{1, 4}}, 0, 16, embed.Slices[2].CRC32C},
-		{1, Box{[]int64{2, 0}, []int64{1, 3}}, 4096, 12, embed.Slices[3].CRC32C},
-		{2, Box{[]int64{2, 3}, []int64{1, 2}}, 0, 8, embed.Slices[4].CRC32C},
-		{2, Box{[]int64{3, 0}, []int64{1, 5}}, 4096, 20, embed.Slices[5].CRC32C},
+		slice(0, 0, 0, 0, 5, 0), slice(1, 0, 1, 0, 1, 4096),
+		slice(2, 1, 1, 1, 4, 0), slice(3, 1, 2, 0, 3, 4096),
+		slice(4, 2, 2, 3, 2, 0), slice(5, 2, 3, 0, 5, 4096),
 	}
 	if !reflect.DeepEqual(embed.Slices, want) {
 		t.Errorf("slices %v, want %v", embed.Slices, want)

@@ -86,7 +86,9 @@ func refuse(t *testing.T, what string, m *storagetest.Mem, dir, want string, is 
 }
 
 // enlarge makes a slice of n elements.
-func enlarge(s *checkpointv1.Slice, n int64) { s.GlobalShape[0], s.Extent[0], s.Length = n, n, 4*n }
+func enlarge(s *checkpointv1.Slice, n int64) {
+	s.GlobalShape[0], s.Extent[0], s.Length, s.ChunkCrc32C = n, n, 4*n, make([]uint32, 4*n>>20)
+}
 
 // half makes a slice the first half of its tensor.
 func half(s *checkpointv1.Slice) { s.Extent[0], s.Length = 1, 4 }
@@ -95,6 +97,7 @@ func TestHostileIndex(t *testing.T) {
 	good := func() *checkpointv1.Slice {
 		return &checkpointv1.Slice{
 			Name: "w", Dtype: "f32", GlobalShape: []int64{2}, Offset: []int64{0}, Extent: []int64{2}, Length: 8,
+			ChunkCrc32C: []uint32{0},
 		}
 	}
 	for what, c := range map[string]struct {
@@ -125,16 +128,18 @@ func TestHostileIndex(t *testing.T) {
 		"end past the end":     {func(s *checkpointv1.Slice) { enlarge(s, 1<<20) }, "not within"},
 		"end past all numbers": {func(s *checkpointv1.Slice) { s.Begin = math.MaxInt64 / 4096 * 4096 }, "not within"},
 		"negative begin":       {func(s *checkpointv1.Slice) { s.Begin = -4096 }, "not after"},
+		"a crc too many":       {func(s *checkpointv1.Slice) { s.ChunkCrc32C = []uint32{0, 0} }, "2 crc32c of chunks, want 1"},
+		"crcs of a sixteenth":  {func(s *checkpointv1.Slice) { enlarge(s, 1<<22); s.ChunkCrc32C = []uint32{0} }, "want 16"},
 		"odd begin":            {func(s *checkpointv1.Slice) { s.Begin = 4 }, "not a multiple"},
 	} {
 		s := good()
 		c.change(s)
-		m, dir := hostile(t, rawRecords("herdindx", 1, 1, marshal(t, s)), 1)
+		m, dir := hostile(t, rawRecords("herdindx", 2, 1, marshal(t, s)), 1)
 		refuse(t, what, m, dir, c.want, ErrCorrupt)
 	}
 
 	// The base of these is sound.
-	m, dir := hostile(t, rawRecords("herdindx", 1, 1, marshal(t, good())), 1)
+	m, dir := hostile(t, rawRecords("herdindx", 2, 1, marshal(t, good())), 1)
 	if _, err := openIn(m, dir); err != nil {
 		t.Fatal(err)
 	}
@@ -154,22 +159,22 @@ func TestHostileIndex(t *testing.T) {
 		want    string
 		is      error
 	}{
-		"overlapping slices":     {rawRecords("herdindx", 1, 2, twice), 2, "not after", ErrCorrupt},
-		"a slice twice":          {rawRecords("herdindx", 1, 2, apart), 1, "both hold element [0]", ErrCorrupt},
-		"slices of other types":  {rawRecords("herdindx", 1, 2, otherType), 1, "is of i32 of shape [2], slice", ErrCorrupt},
-		"slices of other shapes": {rawRecords("herdindx", 1, 2, otherShape), 1, "is of f32 of shape [3], slice", ErrCorrupt},
-		"fewer than counted":     {rawRecords("herdindx", 1, 1, one), 2, "counts 2 tensors", ErrCorrupt},
-		"a record count of 2³²":  {rawRecords("herdindx", 1, math.MaxUint32, one), 1, "after 1 of 4294967295", ErrCorrupt},
-		"bytes behind":           {rawRecords("herdindx", 1, 1, twice), 1, "follow the last", ErrCorrupt},
-		"a record of 4 GB":       {rawRecords("herdindx", 1, 1, []byte("\xff\xff\xff\xff1234")), 1, "4294967295", ErrCorrupt},
-		"a record past the end":  {rawRecords("herdindx", 1, 1, []byte{9, 0, 0, 0, 1}), 1, "want at most 1", ErrCorrupt},
-		"a record too large":     {rawRecords("herdindx", 1, 1, record(make([]byte, 4097))), 1, "4097", ErrCorrupt},
-		"records of no bytes":    {rawRecords("herdindx", 1, 1<<20, empty), 1 << 20, "no path", ErrCorrupt},
-		"no protobuf":            {rawRecords("herdindx", 1, 1, record([]byte{0xff})), 1, "record 0", ErrCorrupt},
+		"overlapping slices":     {rawRecords("herdindx", 2, 2, twice), 2, "not after", ErrCorrupt},
+		"a slice twice":          {rawRecords("herdindx", 2, 2, apart), 1, "both hold element [0]", ErrCorrupt},
+		"slices of other types":  {rawRecords("herdindx", 2, 2, otherType), 1, "is of i32 of shape [2], slice", ErrCorrupt},
+		"slices of other shapes": {rawRecords("herdindx", 2, 2, otherShape), 1, "is of f32 of shape [3], slice", ErrCorrupt},
+		"fewer than counted":     {rawRecords("herdindx", 2, 1, one), 2, "counts 2 tensors", ErrCorrupt},
+		"a record count of 2³²":  {rawRecords("herdindx", 2, math.MaxUint32, one), 1, "after 1 of 4294967295", ErrCorrupt},
+		"bytes behind":           {rawRecords("herdindx", 2, 1, twice), 1, "follow the last", ErrCorrupt},
+		"a record of 4 GB":       {rawRecords("herdindx", 2, 1, []byte("\xff\xff\xff\xff1234")), 1, "4294967295", ErrCorrupt},
+		"a record past the end":  {rawRecords("herdindx", 2, 1, []byte{9, 0, 0, 0, 1}), 1, "want at most 1", ErrCorrupt},
+		"a record too large":     {rawRecords("herdindx", 2, 1, record(make([]byte, maxSlice+1))), 1, "262145", ErrCorrupt},
+		"records of no bytes":    {rawRecords("herdindx", 2, 1<<20, empty), 1 << 20, "no path", ErrCorrupt},
+		"no protobuf":            {rawRecords("herdindx", 2, 1, record([]byte{0xff})), 1, "record 0", ErrCorrupt},
 		"a pickle":               {[]byte("\x80\x04\x95 a pickle, as long as a file"), 1, "begins with", ErrCorrupt},
 		"a manifest":             {rawRecords("herdmani", 1, 1, one), 1, "begins with", ErrCorrupt},
 		"version 0":              {rawRecords("herdindx", 0, 1, one), 1, "version 0", ErrCorrupt},
-		"a later version":        {rawRecords("herdindx", 2, 1, one), 1, "version 2", ErrVersion},
+		"a later version":        {rawRecords("herdindx", 3, 1, one), 1, "version 3", ErrVersion},
 		"an index of more bytes": {make([]byte, maxIndex+1), 1, "want 28 to", ErrCorrupt},
 	} {
 		m, dir := hostile(t, c.index, c.tensors)
@@ -215,7 +220,7 @@ func TestHostileManifest(t *testing.T) {
 	try("a later version", rawRecords("herdmani", 7, 0, []byte("who knows")), "version 7", ErrVersion)
 	try("a huge header", rawRecords("herdmani", 1, 1, record(make([]byte, 16385))), "16385 bytes", ErrCorrupt)
 	try("a huge file", make([]byte, maxManifest+1), "want 28 to", ErrCorrupt)
-	try("an index", rawRecords("herdindx", 1, 0, nil), "begins with", ErrCorrupt)
+	try("an index", rawRecords("herdindx", 2, 0, nil), "begins with", ErrCorrupt)
 	for what, c := range map[string]struct {
 		change func(*checkpointv1.Manifest)
 		want   string

@@ -19,7 +19,8 @@ import (
 const (
 	maxName   = 512 // bytes
 	maxRank   = 8
-	alignment = 4096 // of a slice's first byte in its data file
+	alignment = 4096    // of a slice's first byte in its data file
+	chunkSize = 1 << 20 // bytes of a slice that have a crc of their own
 )
 
 var unmarshal = proto.UnmarshalOptions{DiscardUnknown: true}
@@ -65,7 +66,7 @@ func encodeIndex(tensors []Tensor, list []Slice) ([]byte, error) {
 		s := list[i]
 		records[i], err = proto.Marshal(&checkpointv1.Slice{
 			Name: t.Name, Dtype: t.DType.String(), GlobalShape: t.Shape, Offset: s.Box.Offset, Extent: s.Box.Extent,
-			Begin: s.Begin, Length: s.Bytes, Crc32C: s.CRC32C,
+			Begin: s.Begin, Length: s.Bytes, ChunkCrc32C: s.CRC32C,
 		})
 		if err != nil {
 			return nil, err
@@ -116,8 +117,13 @@ func infoOf(s *checkpointv1.Slice) (Info, error) {
 	if want := int64(dt.Size()) * box.Elements(); s.Length != want {
 		return Info{}, fmt.Errorf("tensor %q: %d bytes, want %d for box %v of %v", s.Name, s.Length, want, box, dt)
 	}
-	return Info{
-		Name: s.Name, DType: dt, Shape: s.GlobalShape, Bytes: n,
-		Slices: []Slice{{Box: box, Begin: s.Begin, Bytes: s.Length, CRC32C: s.Crc32C}},
-	}, nil
+	slice := Slice{Box: box, Begin: s.Begin, Bytes: s.Length, Chunk: chunkSize, CRC32C: s.ChunkCrc32C}
+	if len(slice.CRC32C) == 0 { // version 1
+		slice.Chunk, slice.CRC32C = slice.Bytes, []uint32{s.Crc32C}
+	}
+	if want := (s.Length + slice.Chunk - 1) / slice.Chunk; int64(len(slice.CRC32C)) != want {
+		return Info{}, fmt.Errorf("tensor %q: %d crc32c of chunks, want %d for %d bytes", s.Name, len(slice.CRC32C), want,
+			s.Length)
+	}
+	return Info{Name: s.Name, DType: dt, Shape: s.GlobalShape, Bytes: n, Slices: []Slice{slice}}, nil
 }

@@ -9,14 +9,17 @@ import (
 	"github.com/herdtrain/herd/storage"
 )
 
+// ioSize is how many bytes are read at a time.
+const ioSize = 1 << 20
+
 // Read fills dst, which must have exactly Info's Bytes, with the whole tensor. Otherwise it is like ReadParts.
 func (c *Checkpoint) Read(ctx context.Context, name string, dst []byte) error {
 	return c.ReadParts(ctx, name, Part{Data: dst})
 }
 
 // ReadParts fills the Data of each part, which must have the length of its box, from whatever slices of the tensor
-// intersect it, and checks the crc of each of these. A slice is read once and to its end, however little of it the
-// parts need; of memory besides theirs it takes at most a mebibyte. After an error they hold rubbish. Errors:
+// intersect it. Of these it reads the chunks that hold anything of a part, each once and whole, and checks their crcs;
+// of memory besides the parts' it takes at most a mebibyte. After an error they hold rubbish. Errors:
 // ErrNotFound, ErrCorrupt.
 func (c *Checkpoint) ReadParts(ctx context.Context, name string, parts ...Part) error {
 	t, ok := c.Info(name)
@@ -93,27 +96,52 @@ func (r *reader) slice(s Slice) error {
 	} else if n := min(ioSize, s.Bytes); int64(len(r.buf)) < n {
 		r.buf = make([]byte, n)
 	}
+	for i := range s.CRC32C {
+		lo, hi := s.chunk(i)
+		if direct == nil && !r.needs(s.Box, lo, hi, needed) {
+			continue
+		}
+		if err := r.chunk(s, i, direct, needed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// needs says whether the parts need any of bytes lo to hi of a box.
+func (r *reader) needs(box Box, lo, hi int64, parts []Part) bool {
+	for _, b := range box.Cut(lo/r.size, hi/r.size) {
+		for _, p := range parts {
+			if _, ok := b.intersect(p.Box); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// chunk reads chunk i of a slice, into its place in direct if that is not nil, else to where the parts need it.
+func (r *reader) chunk(s Slice, i int, direct []byte, parts []Part) error {
 	sum := uint32(0)
-	for pos := int64(0); pos < s.Bytes; {
+	for pos, end := s.chunk(i); pos < end; {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		n := min(ioSize, s.Bytes-pos)
 		b := r.buf
 		if direct != nil {
 			b = direct[pos:]
 		}
-		b = b[:n]
+		b = b[:min(ioSize, end-pos)]
 		if err := readFull(r.file, r.path, b, s.Begin+pos); err != nil {
-			return s.damaged(r.name, r.path, err)
+			return s.damaged(r.name, r.path, i, err)
 		}
 		sum = crc32.Update(sum, castagnoli, b)
 		if direct == nil {
-			r.scatter(b, s.Box, pos, needed)
+			r.scatter(b, s.Box, pos, parts)
 		}
-		pos += n
+		pos += int64(len(b))
 	}
-	return s.checkCRC(r.name, r.path, sum)
+	return s.checkCRC(r.name, r.path, i, sum)
 }
 
 // scatter copies b, the bytes of box from pos on, to where the parts need them.
@@ -154,18 +182,26 @@ func copyBox(dst, src Part, box Box, size int64) {
 	rows(0, 0, 0)
 }
 
-func (s Slice) checkCRC(tensor, path string, sum uint32) error {
-	if sum == s.CRC32C {
-		return nil
-	}
-	return s.damaged(tensor, path, &DamageError{Reason: fmt.Sprintf("its crc32c is %08x, want %08x", sum, s.CRC32C)})
+// chunk is the bytes of chunk i, from lo on and before hi, counted from the slice's first.
+func (s Slice) chunk(i int) (lo, hi int64) {
+	lo = int64(i) * s.Chunk
+	return lo, min(lo+s.Chunk, s.Bytes)
 }
 
-// damaged names the tensor in an error of readFull.
-func (s Slice) damaged(tensor, path string, err error) error {
+func (s Slice) checkCRC(tensor, path string, chunk int, sum uint32) error {
+	want := s.CRC32C[chunk]
+	if sum == want {
+		return nil
+	}
+	return s.damaged(tensor, path, chunk, &DamageError{Reason: fmt.Sprintf("their crc32c is %08x, want %08x", sum, want)})
+}
+
+// damaged names the tensor and the chunk in an error of readFull.
+func (s Slice) damaged(tensor, path string, chunk int, err error) error {
 	var d *DamageError
 	if !errors.As(err, &d) {
 		return err
 	}
-	return &DamageError{File: path, Tensor: tensor, Begin: s.Begin, Length: s.Bytes, Reason: d.Reason, Err: d.Err}
+	lo, hi := s.chunk(chunk)
+	return &DamageError{File: path, Tensor: tensor, Begin: s.Begin + lo, Length: hi - lo, Reason: d.Reason, Err: d.Err}
 }

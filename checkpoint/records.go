@@ -20,7 +20,6 @@ import (
 // All numbers are little-endian. Every version begins with magic and version and ends with the crc, so that a file of
 // a later version can be told from a damaged one.
 const (
-	version     = 1
 	headerSize  = 24
 	trailerSize = 4
 )
@@ -31,7 +30,8 @@ const (
 	maxManifestRecord = 16 << 10
 	maxConfig         = 256 << 10
 	maxIndex          = 64 << 20
-	maxSmallRecord    = 4 << 10 // a Slice or Writer
+	maxSlice          = 256 << 10 // the crcs of 60 GiB
+	maxWriter         = 4 << 10
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -39,20 +39,21 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // recordForm is a kind of record file.
 type recordForm struct {
 	magic     string
+	version   uint32 // that is written; older ones are read
 	maxFile   int64
 	maxRecord func(i int) int // bytes of record i
 }
 
 var (
-	indexForm    = recordForm{"herdindx", maxIndex, func(int) int { return maxSmallRecord }}
-	manifestForm = recordForm{"herdmani", maxManifest, func(i int) int {
+	indexForm    = recordForm{"herdindx", 2, maxIndex, func(int) int { return maxSlice }}
+	manifestForm = recordForm{"herdmani", 1, maxManifest, func(i int) int {
 		switch i {
 		case 0:
 			return maxManifestRecord
 		case 1:
 			return maxConfig
 		}
-		return maxSmallRecord
+		return maxWriter
 	}}
 )
 
@@ -70,7 +71,7 @@ func encodeRecords(form recordForm, records [][]byte) ([]byte, error) {
 		return nil, fmt.Errorf("%d records make %d bytes, want at most %d", len(records), size, form.maxFile)
 	}
 	copy(b, form.magic)
-	binary.LittleEndian.PutUint32(b[8:], version)
+	binary.LittleEndian.PutUint32(b[8:], form.version)
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(records)))
 	binary.LittleEndian.PutUint64(b[16:], uint64(len(b)-headerSize))
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
@@ -102,9 +103,9 @@ func readRecords(r storage.Reader, path string, form recordForm, each func(i int
 		return Digest{}, damaged(path, "it begins with %q, want %q", header[:8], form.magic)
 	case sum != want:
 		return Digest{}, damaged(path, "its crc32c is %08x, but it says %08x", sum, want)
-	case v > version:
-		return Digest{}, fmt.Errorf("%s has version %d, this build knows %d: %w", path, v, version, ErrVersion)
-	case v != version:
+	case v > form.version:
+		return Digest{}, fmt.Errorf("%s has version %d, this build knows %d: %w", path, v, form.version, ErrVersion)
+	case v == 0:
 		return Digest{}, damaged(path, "version %d", v)
 	case length != uint64(size)-headerSize-trailerSize:
 		return Digest{}, damaged(path, "its header says %d bytes of records, its size says %d", length,

@@ -40,9 +40,10 @@ func (r Ref) lineage() []string {
 }
 
 const (
-	latestTitle = "herd-latest "
-	latestCRC   = "crc32c "
-	maxLatest   = 4 << 10
+	latestVersion = 1
+	latestTitle   = "herd-latest "
+	latestCRC     = "crc32c "
+	maxLatest     = 4 << 10
 )
 
 // Encode is the content of a file `latest` that names r.
@@ -50,7 +51,7 @@ func (r Ref) Encode() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	b := fmt.Appendf(nil, "%s%d\nname %s\nmanifest %v\n", latestTitle, version, r.Name, r.Manifest)
+	b := fmt.Appendf(nil, "%s%d\nname %s\nmanifest %v\n", latestTitle, latestVersion, r.Name, r.Manifest)
 	for _, a := range r.Ancestors {
 		b = fmt.Appendf(b, "ancestor %s\n", a)
 	}
@@ -69,8 +70,8 @@ func DecodeRef(text []byte) (Ref, error) {
 	}
 	lines := strings.Split(strings.TrimSuffix(string(body), "\n"), "\n")
 	var v int
-	if n, _ := fmt.Sscanf(lines[0], latestTitle+"%d", &v); n == 1 && v > version {
-		return Ref{}, fmt.Errorf("version %d, this build knows %d: %w", v, version, ErrVersion)
+	if n, _ := fmt.Sscanf(lines[0], latestTitle+"%d", &v); n == 1 && v > latestVersion {
+		return Ref{}, fmt.Errorf("version %d, this build knows %d: %w", v, latestVersion, ErrVersion)
 	}
 	var got Ref
 	for _, line := range lines[1:] {

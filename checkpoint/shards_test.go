@@ -138,14 +138,65 @@ func TestLargeSlices(t *testing.T) {
 	if err := c.ReadParts(ctx, "w", parts[0]); err != nil {
 		t.Errorf("a box beside the damage: %v", err)
 	}
-	err = c.ReadParts(ctx, "w", parts[1]) // far from the damage, but the slice is checked as a whole
+	if err := c.ReadParts(ctx, "w", parts[1]); err != nil {
+		t.Errorf("a box in another chunk of the damaged slice: %v", err)
+	}
+	around := Part{Box{[]int64{350, 501}, []int64{2, 502}}, make([]byte, 4*2*502)}
+	err = c.ReadParts(ctx, "w", around)
 	var d *DamageError
-	if !errors.As(err, &d) || filepath.Base(d.File) != "data-00002.bin" || d.Tensor != "w" || d.Length != 4*701*502 {
-		t.Errorf("a box of a damaged slice: %v", err)
+	if !errors.As(err, &d) || filepath.Base(d.File) != "data-00002.bin" || d.Tensor != "w" || d.Begin != 0 ||
+		d.Length != chunkSize {
+		t.Errorf("a box of the damaged chunk: %v", err)
 	}
 	if err := c.Verify(ctx, nil); !errors.As(err, &d) || filepath.Base(d.File) != "data-00002.bin" {
 		t.Errorf("verify: %v", err)
 	}
+}
+
+// A reader reads the chunks that hold what it asks for, and no others: a rank's rows of a tensor that one writer stored
+// cost about their own bytes.
+func TestReadsLittle(t *testing.T) {
+	const rows, columns = 4096, 1024 // 16 MiB, 256 rows to a chunk
+	m := storagetest.NewMem()
+	whole := Tensor{Name: "w", DType: tensor.F32, Shape: []int64{rows, columns}, Data: make([]byte, 4*rows*columns)}
+	ref, err := saveShards(m, "r", sampleState(10, Ref{}), [][]Tensor{{whole}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, box := range []struct{ lo, hi, chunks int64 }{{0, 256, 1}, {255, 257, 2}, {1024, 2048, 4}, {0, rows, 16}} {
+		counted := &counting{FS: m}
+		c, err := Open(ctx, counted, filepath.Join("r", ref.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := counted.bytes
+		part := Part{Box{[]int64{box.lo, 0}, []int64{box.hi - box.lo, columns}}, make([]byte, 4*columns*(box.hi-box.lo))}
+		if err := c.ReadParts(ctx, "w", part); err != nil || counted.bytes-opened != box.chunks*chunkSize {
+			t.Errorf("rows %d to %d: %d bytes were read, want %d chunks; %v", box.lo, box.hi, counted.bytes-opened, box.chunks,
+				err)
+		}
+	}
+}
+
+// counting counts the bytes that are read.
+type counting struct {
+	storage.FS
+	bytes int64
+}
+
+type countingReader struct {
+	storage.Reader
+	c *counting
+}
+
+func (c *counting) Open(name string) (storage.Reader, error) {
+	r, err := c.FS.Open(name)
+	return countingReader{r, c}, err
+}
+
+func (r countingReader) ReadAt(b []byte, off int64) (int, error) {
+	r.c.bytes += int64(len(b))
+	return r.Reader.ReadAt(b, off)
 }
 
 // What does not cover its tensors is neither sealed nor opened.

@@ -12,8 +12,8 @@ import (
 	"github.com/herdtrain/herd/storage"
 )
 
-// Verify reads every byte and checks it, each slice's crc and each data file's digest. The error joins one
-// *DamageError for each damaged slice, or for a file damaged outside of them. It calls progress, if not nil, after
+// Verify reads every byte and checks it, each chunk's crc and each data file's digest. The error joins one
+// *DamageError for each damaged chunk, or for a file damaged outside of them. It calls progress, if not nil, after
 // each piece with the bytes read and to read.
 func (c *Checkpoint) Verify(ctx context.Context, progress func(done, total int64)) error {
 	v := verifier{ctx: ctx, progress: progress}
@@ -66,18 +66,20 @@ func (v *verifier) file(c *Checkpoint, writer int, pieces []piece) error {
 	h := blake3.New()
 	before, pos := len(v.found), int64(0)
 	for _, p := range pieces {
-		begin, end := p.slice.Begin, p.slice.Begin+p.slice.Bytes
-		if _, err := v.read(f, path, h, pos, begin); err != nil {
+		if _, err := v.read(f, path, h, pos, p.slice.Begin); err != nil {
 			return v.note(err)
 		}
-		sum, err := v.read(f, path, h, begin, end)
-		if err != nil {
-			return v.note(p.slice.damaged(p.tensor, path, err))
+		for i := range p.slice.CRC32C {
+			lo, hi := p.slice.chunk(i)
+			sum, err := v.read(f, path, h, p.slice.Begin+lo, p.slice.Begin+hi)
+			if err != nil {
+				return v.note(p.slice.damaged(p.tensor, path, i, err))
+			}
+			if err := p.slice.checkCRC(p.tensor, path, i, sum); err != nil {
+				v.found = append(v.found, err)
+			}
 		}
-		if err := p.slice.checkCRC(p.tensor, path, sum); err != nil {
-			v.found = append(v.found, err)
-		}
-		pos = end
+		pos = p.slice.Begin + p.slice.Bytes
 	}
 	if _, err := v.read(f, path, h, pos, want.DataSize); err != nil {
 		return v.note(err)
@@ -85,7 +87,7 @@ func (v *verifier) file(c *Checkpoint, writer int, pieces []piece) error {
 	var digest Digest
 	h.Sum(digest[:0])
 	if digest != want.Data && len(v.found) == before {
-		v.found = append(v.found, damaged(path, "its digest is %v, the manifest says %v, though every slice's crc32c "+
+		v.found = append(v.found, damaged(path, "its digest is %v, the manifest says %v, though every chunk's crc32c "+
 			"holds", digest, want.Data))
 	}
 	return nil

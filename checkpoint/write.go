@@ -15,9 +15,6 @@ import (
 	"github.com/herdtrain/herd/tensor"
 )
 
-// ioSize is how many bytes are read or written at a time.
-const ioSize = 1 << 20
-
 // Files describes the data and index file of one writer, as the manifest is to promise them.
 type Files struct {
 	Writer    int64 // its number
@@ -122,23 +119,23 @@ func create(fsys storage.FS, path string, fill func(storage.File) error) error {
 	return f.Close()
 }
 
-// writeData writes each tensor at the next multiple of the alignment, with zeros between, and fills list. The crc of
-// a tensor is taken from memory, before the bytes are handed to the file system.
+// writeData writes each tensor at the next multiple of the alignment, with zeros between, and fills list. A crc is taken
+// from memory, before the bytes are handed to the file system.
 func writeData(ctx context.Context, f storage.File, tensors []Tensor, list []Slice) (size int64, d Digest, err error) {
 	var zeros [alignment]byte
 	h := blake3.New()
 	for i, t := range tensors {
 		h.Write(zeros[:align(size)-size])
 		size = align(size)
-		list[i] = Slice{Box: t.Box.of(t.Shape), Begin: size, Bytes: int64(len(t.Data))}
+		list[i] = Slice{Box: t.Box.of(t.Shape), Begin: size, Bytes: int64(len(t.Data)), Chunk: chunkSize}
 		for rest := t.Data; len(rest) > 0; {
 			if err := ctx.Err(); err != nil {
 				return 0, d, err
 			}
-			b := rest[:min(len(rest), ioSize)]
+			b := rest[:min(len(rest), chunkSize)]
 			rest = rest[len(b):]
 			h.Write(b)
-			list[i].CRC32C = crc32.Update(list[i].CRC32C, castagnoli, b)
+			list[i].CRC32C = append(list[i].CRC32C, crc32.Checksum(b, castagnoli))
 			if _, err := f.WriteAt(b, size); err != nil {
 				return 0, d, err
 			}

@@ -24,7 +24,8 @@ Rates are medians of several repetitions, with their minimum and maximum.`,
   trainer bench attention --threads 1
   trainer bench step --config configs/llama3-26m.yaml --json`,
 	}
-	cmd.AddCommand(newBenchGemmCommand(), newBenchAttentionCommand(), newBenchStepCommand())
+	cmd.AddCommand(newBenchGemmCommand(), newBenchAttentionCommand(), newBenchStepCommand(),
+		newBenchCheckpointCommand())
 	return cmd
 }
 

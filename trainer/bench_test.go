@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -62,6 +63,21 @@ func TestBenchStep(t *testing.T) {
 	}
 }
 
+func TestBenchCheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	var r bench.CheckpointReport
+	code, out, errs := commandLineOf("bench", "checkpoint", "--size", "1", "--rounds", "2", "--dir", dir, "--json")
+	if err := json.Unmarshal([]byte(out), &r); code != 0 || err != nil {
+		t.Fatalf("exit code %d, %v: %s%s", code, err, out, errs)
+	}
+	if r.Bytes < 1<<19 || r.Rounds != 2 || r.Save.Median <= 0 || r.LoadShare <= 0 {
+		t.Errorf("got %+v", r)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 func TestBenchUsage(t *testing.T) {
 	for line, want := range map[string]string{
 		"gemm --sizes 5x3":                  `size "5x3"`,
@@ -70,6 +86,8 @@ func TestBenchUsage(t *testing.T) {
 		"attention --threads -1":            "--threads is -1",
 		"attention --heads 3":               "3 heads",
 		"step --preset llama4":              "llama4",
+		"checkpoint --size 0":               "--size is 0",
+		"checkpoint --rounds 0":             "--rounds is 0",
 		"step --length 5000":                "sequence_length",
 		"step --config none.yaml":           "none.yaml",
 		"step --config a.yaml --preset b":   "none of the others can be",

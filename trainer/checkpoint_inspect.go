@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -30,8 +29,7 @@ type tensorInfo struct {
 	DType  string  `json:"dtype"`
 	Shape  []int64 `json:"shape"`
 	Bytes  int64   `json:"bytes"`
-	Slices int     `json:"slices"`           // that it is stored in
-	CRC32C string  `json:"crc32c,omitempty"` // of the slice, if it is one
+	Slices int     `json:"slices"` // that it is stored in
 }
 
 func newCheckpointInspectCommand() *cobra.Command {
@@ -87,13 +85,7 @@ func openAt(ctx context.Context, path string) (*checkpoint.Checkpoint, error) {
 func describe(c *checkpoint.Checkpoint) description {
 	d := description{Directory: c.Dir(), Ref: c.Ref(), State: c.State(), Config: c.State().Config, Bytes: c.Bytes()}
 	for _, t := range c.Tensors() {
-		info := tensorInfo{
-			Name: t.Name, DType: t.DType.String(), Shape: t.Shape, Bytes: t.Bytes, Slices: len(t.Slices),
-		}
-		if len(t.Slices) == 1 {
-			info.CRC32C = fmt.Sprintf("%08x", t.Slices[0].CRC32C)
-		}
-		d.Tensors = append(d.Tensors, info)
+		d.Tensors = append(d.Tensors, tensorInfo{t.Name, t.DType.String(), t.Shape, t.Bytes, len(t.Slices)})
 	}
 	return d
 }
@@ -128,9 +120,9 @@ func (d description) print(out io.Writer) error {
 	line("saved with", fmt.Sprintf("data %d, tensor %d, pipeline %d, context %d, zero %d", l.Data, l.Tensor, l.Pipeline,
 		l.Context, l.Zero))
 	line("size", fmt.Sprintf("%s in %d tensors", megabytes(d.Bytes), len(d.Tensors)))
-	fmt.Fprintf(w, "\nTENSOR\tTYPE\tSHAPE\tBYTES\tSLICES\tCRC32C\n")
+	fmt.Fprintf(w, "\nTENSOR\tTYPE\tSHAPE\tBYTES\tSLICES\n")
 	for _, t := range d.Tensors {
-		fmt.Fprintf(w, "%s\t%s\t%v\t%d\t%d\t%s\n", t.Name, t.DType, t.Shape, t.Bytes, t.Slices, cmp.Or(t.CRC32C, "-"))
+		fmt.Fprintf(w, "%s\t%s\t%v\t%d\t%d\n", t.Name, t.DType, t.Shape, t.Bytes, t.Slices)
 	}
 	return w.Flush()
 }

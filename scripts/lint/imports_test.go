@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"dataset":           ground,
 	"checkpoint":        ground,
 	"trainer":           {"coordinator", "collective", "dataset", "checkpoint", "tensor", "storage", "proto"},
-	"trainer/bench":     {"tensor", "trainer/config", "trainer/llama", "trainer/optim", "trainer/telemetry"},
+	"trainer/bench":     {"checkpoint", "storage", "tensor", "trainer/config", "trainer/llama", "trainer/optim", "trainer/telemetry"},
 	"trainer/config":    {"trainer/llama"}, // presets are the model's shapes
 	"trainer/llama":     ground,
 	"trainer/optim":     {"tensor", "trainer/llama"}, // parameters and their groups

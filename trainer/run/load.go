@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/herdtrain/herd/checkpoint"
 	"github.com/herdtrain/herd/tensor"
 )
@@ -37,18 +39,72 @@ func loadTensors(ctx context.Context, c *checkpoint.Checkpoint, dev tensor.Devic
 	if len(wrong) > 0 {
 		return fmt.Errorf("it is of another model: %s", firstFew(wrong))
 	}
-	var host []byte
-	for _, p := range list {
-		host = slices.Grow(host[:0], int(p.buf.Bytes()))[:p.buf.Bytes()]
-		if err := c.ReadParts(ctx, p.name, p.parts(host)...); err != nil {
-			return err
+	return loadPieces(ctx, c, list, func(b tensor.Buffer, host []byte) error {
+		dev.Upload(q, b, host)
+		return q.Sync(ctx)
+	})
+}
+
+// A load reads so many pieces of so many bytes, or one element, at a time.
+const loadReaders, loadPiece = 4, 8 << 20
+
+// piece is elements [first, end) of a stored tensor, as read into host memory.
+type piece struct {
+	stored
+	host []byte
+	used chan error // what became of it; host is used again after
+}
+
+// loadPieces reads all elements of list, in pieces and several at once, and gives each to use, whose calls come one
+// after another from this goroutine.
+func loadPieces(ctx context.Context, c *checkpoint.Checkpoint, list []stored,
+	use func(b tensor.Buffer, host []byte) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	todo, ready := make(chan stored), make(chan piece)
+	g.Go(func() error {
+		defer close(todo)
+		for _, p := range list {
+			n := max(1, loadPiece/p.buf.DType().Size())
+			for lo := p.first; lo < p.end; lo += n {
+				q := p
+				q.first, q.end = lo, min(lo+n, p.end)
+				q.buf = p.buf.Slice(q.first-p.first, q.end-p.first)
+				select {
+				case todo <- q:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
 		}
-		dev.Upload(q, p.buf, host)
-		if err := q.Sync(ctx); err != nil { // host is used again
+		return nil
+	})
+	for range loadReaders {
+		g.Go(func() error {
+			var host []byte
+			used := make(chan error)
+			for p := range todo {
+				host = slices.Grow(host[:0], int(p.buf.Bytes()))[:p.buf.Bytes()]
+				if err := c.ReadParts(ctx, p.name, p.parts(host)...); err != nil {
+					return err
+				}
+				ready <- piece{p, host, used}
+				if err := <-used; err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	over := make(chan error, 1)
+	go func() { over <- g.Wait() }()
+	for {
+		select {
+		case p := <-ready:
+			p.used <- use(p.buf, p.host)
+		case err := <-over:
 			return err
 		}
 	}
-	return nil
 }
 
 // firstFew joins texts, at most four of them.

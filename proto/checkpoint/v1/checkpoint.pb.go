@@ -388,13 +388,14 @@ func (x *Writer) GetIndexBlake3() []byte {
 type Slice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Dtype         string                 `protobuf:"bytes,2,opt,name=dtype,proto3" json:"dtype,omitempty"`                                        // f32, bf16, f64, i32
-	GlobalShape   []int64                `protobuf:"varint,3,rep,packed,name=global_shape,json=globalShape,proto3" json:"global_shape,omitempty"` // of the whole tensor
-	Offset        []int64                `protobuf:"varint,4,rep,packed,name=offset,proto3" json:"offset,omitempty"`                              // of this box in it
-	Extent        []int64                `protobuf:"varint,5,rep,packed,name=extent,proto3" json:"extent,omitempty"`                              // of this box
-	Begin         int64                  `protobuf:"varint,6,opt,name=begin,proto3" json:"begin,omitempty"`                                       // byte offset in the data file, a multiple of 4096
-	Length        int64                  `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`                                     // bytes
-	Crc32C        uint32                 `protobuf:"fixed32,8,opt,name=crc32c,proto3" json:"crc32c,omitempty"`                                    // of those bytes
+	Dtype         string                 `protobuf:"bytes,2,opt,name=dtype,proto3" json:"dtype,omitempty"`                                         // f32, bf16, f64, i32
+	GlobalShape   []int64                `protobuf:"varint,3,rep,packed,name=global_shape,json=globalShape,proto3" json:"global_shape,omitempty"`  // of the whole tensor
+	Offset        []int64                `protobuf:"varint,4,rep,packed,name=offset,proto3" json:"offset,omitempty"`                               // of this box in it
+	Extent        []int64                `protobuf:"varint,5,rep,packed,name=extent,proto3" json:"extent,omitempty"`                               // of this box
+	Begin         int64                  `protobuf:"varint,6,opt,name=begin,proto3" json:"begin,omitempty"`                                        // byte offset in the data file, a multiple of 4096
+	Length        int64                  `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`                                      // bytes
+	Crc32C        uint32                 `protobuf:"fixed32,8,opt,name=crc32c,proto3" json:"crc32c,omitempty"`                                     // of those bytes, in an index of version 1
+	ChunkCrc32C   []uint32               `protobuf:"fixed32,9,rep,packed,name=chunk_crc32c,json=chunkCrc32c,proto3" json:"chunk_crc32c,omitempty"` // of each mebibyte of those bytes, the last one shorter
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +486,13 @@ func (x *Slice) GetCrc32C() uint32 {
 	return 0
 }
 
+func (x *Slice) GetChunkCrc32C() []uint32 {
+	if x != nil {
+		return x.ChunkCrc32C
+	}
+	return nil
+}
+
 var File_checkpoint_v1_checkpoint_proto protoreflect.FileDescriptor
 
 const file_checkpoint_v1_checkpoint_proto_rawDesc = "" +
@@ -530,7 +538,7 @@ const file_checkpoint_v1_checkpoint_proto_rawDesc = "" +
 	"dataBlake3\x12\x1d\n" +
 	"\n" +
 	"index_size\x18\x03 \x01(\x03R\tindexSize\x12!\n" +
-	"\findex_blake3\x18\x04 \x01(\fR\vindexBlake3\"\xca\x01\n" +
+	"\findex_blake3\x18\x04 \x01(\fR\vindexBlake3\"\xed\x01\n" +
 	"\x05Slice\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05dtype\x18\x02 \x01(\tR\x05dtype\x12!\n" +
@@ -539,7 +547,8 @@ const file_checkpoint_v1_checkpoint_proto_rawDesc = "" +
 	"\x06extent\x18\x05 \x03(\x03R\x06extent\x12\x14\n" +
 	"\x05begin\x18\x06 \x01(\x03R\x05begin\x12\x16\n" +
 	"\x06length\x18\a \x01(\x03R\x06length\x12\x16\n" +
-	"\x06crc32c\x18\b \x01(\aR\x06crc32cB<Z:github.com/herdtrain/herd/proto/checkpoint/v1;checkpointv1b\x06proto3"
+	"\x06crc32c\x18\b \x01(\aR\x06crc32c\x12!\n" +
+	"\fchunk_crc32c\x18\t \x03(\aR\vchunkCrc32cB<Z:github.com/herdtrain/herd/proto/checkpoint/v1;checkpointv1b\x06proto3"
 
 var (
 	file_checkpoint_v1_checkpoint_proto_rawDescOnce sync.Once
