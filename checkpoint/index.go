@@ -58,21 +58,12 @@ func byteSize(dt tensor.DType, shape []int64) (int64, error) {
 
 func align(n int64) int64 { return (n + alignment - 1) / alignment * alignment }
 
-// encodeIndex makes the index file of tensors that are the slices of list in one data file, in the order of bytes.
-func encodeIndex(tensors []Tensor, list []Slice) ([]byte, error) {
-	records := make([][]byte, len(tensors))
-	for i, t := range tensors {
-		var err error
-		s := list[i]
-		records[i], err = proto.Marshal(&checkpointv1.Slice{
-			Name: t.Name, Dtype: t.DType.String(), GlobalShape: t.Shape, Offset: s.Box.Offset, Extent: s.Box.Extent,
-			Begin: s.Begin, Length: s.Bytes, ChunkCrc32C: s.CRC32C,
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return encodeRecords(indexForm, records)
+// record is the slice's record in an index, as one of a tensor.
+func (s Slice) record(name string, dt tensor.DType, shape []int64) ([]byte, error) {
+	return proto.Marshal(&checkpointv1.Slice{
+		Name: name, Dtype: dt.String(), GlobalShape: shape, Offset: s.Box.Offset, Extent: s.Box.Extent,
+		Begin: s.Begin, Length: s.Bytes, ChunkCrc32C: s.CRC32C,
+	})
 }
 
 // readIndex reads the index at path, of a data file with dataSize bytes, and gives to add each slice as a tensor that

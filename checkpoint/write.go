@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"iter"
 	"path/filepath"
 
 	"github.com/zeebo/blake3"
@@ -42,6 +43,19 @@ func (f *Files) UnmarshalBinary(b []byte) error {
 // names included. The tensors' data must not change until it returns. Each writer calls it once, in whatever process;
 // after an error of any of them the directory cannot be sealed: see Abandon.
 func Write(ctx context.Context, fsys storage.FS, dir string, writer int, tensors []Tensor) (Files, error) {
+	return WriteStream(ctx, fsys, dir, writer, func(yield func(Tensor, error) bool) {
+		for _, t := range tensors {
+			if !yield(t, nil) {
+				return
+			}
+		}
+	})
+}
+
+// WriteStream is Write of tensors, or boxes of them, that come one after another. The data of one is read before the
+// next is asked for, so that they may share memory. An error that comes instead of a tensor ends it.
+func WriteStream(ctx context.Context, fsys storage.FS, dir string, writer int, tensors iter.Seq2[Tensor, error]) (Files,
+	error) {
 	w, err := writeFiles(ctx, fsys, dir, writer, tensors)
 	if err != nil {
 		return Files{}, fmt.Errorf("write to checkpoint %s as writer %d: %w", dir, writer, err)
@@ -49,25 +63,36 @@ func Write(ctx context.Context, fsys storage.FS, dir string, writer int, tensors
 	return w, nil
 }
 
-func writeFiles(ctx context.Context, fsys storage.FS, dir string, writer int, tensors []Tensor) (Files, error) {
+func writeFiles(ctx context.Context, fsys storage.FS, dir string, writer int, tensors iter.Seq2[Tensor, error]) (Files,
+	error) {
 	if writer < 0 || writer >= maxWriters {
 		return Files{}, fmt.Errorf("want a number from 0 to %d", maxWriters-1)
 	}
-	for _, t := range tensors {
-		if err := t.check(); err != nil {
-			return Files{}, err
-		}
-	}
 	w := Files{Writer: int64(writer)}
-	list := make([]Slice, len(tensors))
+	var records [][]byte
 	err := create(fsys, filepath.Join(dir, fmt.Sprintf(dataName, writer)), func(f storage.File) (err error) {
-		w.DataSize, w.Data, err = writeData(ctx, f, tensors, list)
-		return err
+		data := dataFile{ctx: ctx, f: f, hash: blake3.New()}
+		for t, err := range tensors {
+			if err == nil {
+				err = t.check()
+			}
+			var rec []byte
+			if err == nil {
+				rec, err = data.append(t)
+			}
+			if err != nil {
+				return err
+			}
+			records = append(records, rec)
+		}
+		w.DataSize = data.size
+		data.hash.Sum(w.Data[:0])
+		return nil
 	})
 	if err != nil {
 		return Files{}, err
 	}
-	index, err := encodeIndex(tensors, list)
+	index, err := encodeRecords(indexForm, records)
 	if err != nil {
 		return Files{}, err
 	}
@@ -119,29 +144,34 @@ func create(fsys storage.FS, path string, fill func(storage.File) error) error {
 	return f.Close()
 }
 
-// writeData writes each tensor at the next multiple of the alignment, with zeros between, and fills list. A crc is taken
-// from memory, before the bytes are handed to the file system.
-func writeData(ctx context.Context, f storage.File, tensors []Tensor, list []Slice) (size int64, d Digest, err error) {
-	var zeros [alignment]byte
-	h := blake3.New()
-	for i, t := range tensors {
-		h.Write(zeros[:align(size)-size])
-		size = align(size)
-		list[i] = Slice{Box: t.Box.of(t.Shape), Begin: size, Bytes: int64(len(t.Data)), Chunk: chunkSize}
-		for rest := t.Data; len(rest) > 0; {
-			if err := ctx.Err(); err != nil {
-				return 0, d, err
-			}
-			b := rest[:min(len(rest), chunkSize)]
-			rest = rest[len(b):]
-			h.Write(b)
-			list[i].CRC32C = append(list[i].CRC32C, crc32.Checksum(b, castagnoli))
-			if _, err := f.WriteAt(b, size); err != nil {
-				return 0, d, err
-			}
-			size += int64(len(b))
+// dataFile is a data file being written.
+type dataFile struct {
+	ctx  context.Context
+	f    storage.File
+	hash *blake3.Hasher
+	size int64 // so far
+}
+
+var zeros [alignment]byte
+
+// append writes a tensor at the next multiple of the alignment, with zeros between, and makes its record of the index. A
+// crc is taken from memory, before the bytes are handed to the file system.
+func (d *dataFile) append(t Tensor) ([]byte, error) {
+	_, _ = d.hash.Write(zeros[:align(d.size)-d.size])
+	d.size = align(d.size)
+	s := Slice{Box: t.Box.of(t.Shape), Begin: d.size, Bytes: int64(len(t.Data)), Chunk: chunkSize}
+	for rest := t.Data; len(rest) > 0; {
+		if err := d.ctx.Err(); err != nil {
+			return nil, err
 		}
+		b := rest[:min(len(rest), chunkSize)]
+		rest = rest[len(b):]
+		_, _ = d.hash.Write(b)
+		s.CRC32C = append(s.CRC32C, crc32.Checksum(b, castagnoli))
+		if _, err := d.f.WriteAt(b, d.size); err != nil {
+			return nil, err
+		}
+		d.size += int64(len(b))
 	}
-	h.Sum(d[:0])
-	return size, d, nil
+	return s.record(t.Name, t.DType, t.Shape)
 }
