@@ -115,6 +115,8 @@ type State struct {
 	Seed      uint64 `json:"seed"`
 	RNGPolicy string `json:"rng_policy"` // how random numbers derive from the seed
 
+	ValidationLoss float64 `json:"validation_loss,omitzero"` // of these weights; 0: it was not measured
+
 	OptimizerStep int64  `json:"optimizer_step"` // updates applied: Step less the skipped ones
 	DTypePolicy   string `json:"dtype_policy"`   // which tensors have which type, for people
 	Layout        Layout `json:"layout"`         // used by the saving job; any layout may load

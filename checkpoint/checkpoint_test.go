@@ -32,7 +32,7 @@ func sampleState(step int64, parent Ref) State {
 		JobName: "llama3-debug", JobDigest: "blake3:1234", Config: "version: 1\njob: {name: llama3-debug}\n",
 		TokenizerDigest: "blake3:5678", DatasetDigest: "blake3:9abc",
 		Samples: 16 * step, Tokens: 16 * 128 * step, Seed: math.MaxUint64, RNGPolicy: "philox4x32-10",
-		OptimizerStep: step, DTypePolicy: "bf16 weights, fp32 master and moments",
+		ValidationLoss: 2.5, OptimizerStep: step, DTypePolicy: "bf16 weights, fp32 master and moments",
 		Layout: Layout{Data: 8, Tensor: 4, Pipeline: 2, Context: 1, Zero: 1}, CodeVersion: "v0.1.0",
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 	}
@@ -70,7 +70,10 @@ func save(t testing.TB, fsys storage.FS, root string, step int64, parent Ref) Re
 
 // same says how c differs from what save saved.
 func same(c *Checkpoint, parent Ref) error {
-	want := sampleState(c.State().Step, parent)
+	return sameAs(c, sampleState(c.State().Step, parent))
+}
+
+func sameAs(c *Checkpoint, want State) error {
 	want.Attempt, want.ConfigDigest = c.State().Attempt, c.State().ConfigDigest
 	if got := c.State(); !reflect.DeepEqual(got, want) {
 		return fmt.Errorf("state %+v, want %+v", got, want)

@@ -51,7 +51,7 @@ func testCrashes(t *testing.T, saveLast saving, sparse int) {
 		t.Fatal(err)
 	}
 	committed := m.Mark()
-	if removed, err := Prune(ctx, m, root, c, 2); err != nil || !reflect.DeepEqual(removed, []string{a.Name}) {
+	if removed, err := prune(m, root, c, 2); err != nil || !reflect.DeepEqual(removed, []string{a.Name}) {
 		t.Fatalf("pruned %v, %v", removed, err)
 	}
 	images, twice, resolved := 0, 0, map[string]int{}
@@ -106,7 +106,7 @@ func afterwards(t *testing.T, img storagetest.Image, root string, from *Checkpoi
 		err = FileCommitter{img.FS, root}.Commit(ctx, ref)
 	}
 	if err == nil {
-		_, err = Prune(ctx, img.FS, root, ref, 1)
+		_, err = prune(img.FS, root, ref, 1)
 	}
 	if err != nil {
 		t.Fatalf("%s: %v", img.How, err)
@@ -188,7 +188,7 @@ func saveCommitPrune(fsys storage.FS, parent Ref, saveLast saving) error {
 	if err := (FileCommitter{fsys, "r"}).Commit(ctx, ref); err != nil {
 		return err
 	}
-	_, err = Prune(ctx, fsys, "r", ref, 2)
+	_, err = prune(fsys, "r", ref, 2)
 	return err
 }
 

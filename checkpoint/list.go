@@ -31,6 +31,8 @@ type Entry struct {
 	Bytes      int64     `json:"bytes"`  // 0 unless the manifest can be read, as with the fields below
 	Created    time.Time `json:"created,omitzero"`
 	Parent     string    `json:"parent,omitempty"`
+
+	ValidationLoss float64 `json:"validation_loss,omitzero"` // 0: not measured
 	Err        error     `json:"-"` // why it is Damaged or Unfinished
 }
 
@@ -53,6 +55,7 @@ func List(ctx context.Context, fsys storage.FS, root string, head Ref) ([]Entry,
 		switch {
 		case err == nil:
 			e.Bytes, e.Created, e.Parent = c.Bytes(), c.state.Created, c.state.Parent.Name
+			e.ValidationLoss = c.state.ValidationLoss
 			if committed[e.Name] {
 				e.Status = Committed
 			}

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 	"unicode/utf8"
 
@@ -28,6 +29,8 @@ func (s State) check() error {
 	case s.Samples < 0 || s.Tokens < 0 || s.OptimizerStep < 0:
 		return fmt.Errorf("samples %d, tokens %d, optimizer step %d: want no negative number", s.Samples, s.Tokens,
 			s.OptimizerStep)
+	case !(s.ValidationLoss >= 0) || math.IsInf(s.ValidationLoss, 1):
+		return fmt.Errorf("validation loss %v, want a finite number, not below 0", s.ValidationLoss)
 	case len(s.Config) > maxConfig:
 		return fmt.Errorf("the job file has %d bytes, want at most %d", len(s.Config), maxConfig)
 	case !utf8.ValidString(s.Config):
@@ -47,7 +50,7 @@ func encodeManifest(m manifest) ([]byte, error) {
 		JobName: s.JobName, JobDigest: s.JobDigest, ConfigDigest: s.ConfigDigest.String(),
 		TokenizerDigest: s.TokenizerDigest, DatasetDigest: s.DatasetDigest,
 		Samples: s.Samples, Tokens: s.Tokens, Seed: s.Seed, RngPolicy: s.RNGPolicy,
-		OptimizerStep: s.OptimizerStep, DtypePolicy: s.DTypePolicy,
+		ValidationLoss: s.ValidationLoss, OptimizerStep: s.OptimizerStep, DtypePolicy: s.DTypePolicy,
 		Layout: &checkpointv1.Layout{
 			Data: int32(s.Layout.Data), Tensor: int32(s.Layout.Tensor), Pipeline: int32(s.Layout.Pipeline),
 			Context: int32(s.Layout.Context), Zero: int32(s.Layout.Zero),
@@ -121,7 +124,7 @@ func (m *manifest) decodeHead(rec []byte) error {
 		JobName: h.JobName, JobDigest: h.JobDigest,
 		TokenizerDigest: h.TokenizerDigest, DatasetDigest: h.DatasetDigest,
 		Samples: h.Samples, Tokens: h.Tokens, Seed: h.Seed, RNGPolicy: h.RngPolicy,
-		OptimizerStep: h.OptimizerStep, DTypePolicy: h.DtypePolicy,
+		ValidationLoss: h.ValidationLoss, OptimizerStep: h.OptimizerStep, DTypePolicy: h.DtypePolicy,
 		Layout: Layout{
 			int(layout.GetData()), int(layout.GetTensor()), int(layout.GetPipeline()),
 			int(layout.GetContext()), int(layout.GetZero()),

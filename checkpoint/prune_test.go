@@ -6,8 +6,14 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/herdtrain/herd/storage"
 	"github.com/herdtrain/herd/storage/storagetest"
 )
+
+// prune is Prune of a new Pruner.
+func prune(fsys storage.FS, root string, head Ref, keep int) ([]string, error) {
+	return (&Pruner{FS: fsys, Root: root, Keep: Keep{Last: keep}}).Prune(ctx, head)
+}
 
 func left(t *testing.T, m *storagetest.Mem) (steps []int64) {
 	t.Helper()
@@ -27,14 +33,14 @@ func TestPruneKeeps(t *testing.T) {
 	} {
 		m := storagetest.NewMem()
 		refs := chain(t, m, 6)
-		removed, err := Prune(ctx, m, "r", refs[5], keep)
+		removed, err := prune(m, "r", refs[5], keep)
 		if err != nil || len(removed) != 6-len(want) {
 			t.Errorf("keep %d: removed %v, %v", keep, removed, err)
 		}
 		if got := left(t, m); !slices.Equal(got, want) {
 			t.Errorf("keep %d: left %v, want %v", keep, got, want)
 		}
-		if removed, err := Prune(ctx, m, "r", refs[5], keep); err != nil || removed != nil {
+		if removed, err := prune(m, "r", refs[5], keep); err != nil || removed != nil {
 			t.Errorf("keep %d, again: removed %v, %v", keep, removed, err)
 		}
 	}
@@ -46,7 +52,7 @@ func TestPruneCountsGoodOnes(t *testing.T) {
 	refs := chain(t, m, 6)
 	spoil(t, m, refs[4], "data-00000.bin")
 	spoil(t, m, refs[3], "manifest")
-	if _, err := Prune(ctx, m, "r", refs[5], 2); err != nil {
+	if _, err := prune(m, "r", refs[5], 2); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := left(t, m), []int64{30, 40, 50, 60}; !slices.Equal(got, want) {
@@ -58,7 +64,7 @@ func TestPruneCountsGoodOnes(t *testing.T) {
 	for _, r := range refs[:3] {
 		spoil(t, m, r, "data-00000.bin")
 	}
-	if removed, err := Prune(ctx, m, "r", refs[3], 2); err != nil || removed != nil {
+	if removed, err := prune(m, "r", refs[3], 2); err != nil || removed != nil {
 		t.Errorf("with one good one: removed %v, %v", removed, err)
 	}
 }
@@ -97,10 +103,10 @@ func TestPruneLitter(t *testing.T) {
 	replaceFile(t, m, filepath.Join("r", notes, "README"), []byte("a person's"))
 
 	// Not before the lineage has as many as are to be kept.
-	if removed, err := Prune(ctx, m, "r", head, 4); err != nil || !slices.Equal(removed, []string{old}) {
+	if removed, err := prune(m, "r", head, 4); err != nil || !slices.Equal(removed, []string{old}) {
 		t.Fatalf("removed %v, %v", removed, err)
 	}
-	if _, err := Prune(ctx, m, "r", head, 3); err != nil {
+	if _, err := prune(m, "r", head, 3); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{
@@ -118,14 +124,80 @@ func TestPruneNeedsItsHead(t *testing.T) {
 	m := storagetest.NewMem()
 	refs := chain(t, m, 4)
 	spoil(t, m, refs[3], "manifest")
-	if removed, err := Prune(ctx, m, "r", refs[3], 2); !errors.Is(err, ErrCorrupt) || removed != nil {
+	if removed, err := prune(m, "r", refs[3], 2); !errors.Is(err, ErrCorrupt) || removed != nil {
 		t.Errorf("a damaged head: removed %v, %v", removed, err)
 	}
-	if removed, err := Prune(ctx, m, "r", Ref{Name: "step-00000099.gen-3.a-1"}, 2); !errors.Is(err, ErrNotFound) ||
+	if removed, err := prune(m, "r", Ref{Name: "step-00000099.gen-3.a-1"}, 2); !errors.Is(err, ErrNotFound) ||
 		removed != nil {
 		t.Errorf("a missing head: removed %v, %v", removed, err)
 	}
-	if removed, err := Prune(ctx, m, "r", Ref{}, 2); !errors.Is(err, ErrNone) || removed != nil {
+	if removed, err := prune(m, "r", Ref{}, 2); !errors.Is(err, ErrNone) || removed != nil {
 		t.Errorf("no head: removed %v, %v", removed, err)
+	}
+}
+
+// Every n-th and the best stay, each step's last save only, also where the lineage does not reach.
+func TestPruneKeepsSome(t *testing.T) {
+	m := storagetest.NewMem()
+	var head Ref
+	var refs []Ref
+	for i, s := range []struct {
+		step, generation int64
+		loss             float64
+	}{
+		{10, 1, 5}, {20, 1, 4}, {30, 1, 3}, {40, 1, 1}, {50, 1, 2}, // then back to 30
+		{40, 2, 2.5}, {50, 2, 0}, {60, 2, 2.4}, {70, 2, 2.6}, {80, 2, 2.7}, {90, 2, 0},
+	} {
+		if i == 5 {
+			head = refs[2]
+		}
+		st := sampleState(s.step, head)
+		st.Generation, st.ValidationLoss = s.generation, s.loss
+		ref, err := Save(ctx, m, "r", st, sampleTensors(s.step))
+		if err != nil {
+			t.Fatal(err)
+		}
+		refs, head = append(refs, ref), ref
+	}
+	if err := (FileCommitter{m, "r"}).Commit(ctx, head); err != nil {
+		t.Fatal(err)
+	}
+	p := Pruner{FS: m, Root: "r", Keep: Keep{Last: 2, Every: 20, Best: 2}}
+	stale, err := p.Stale(ctx, head)
+	if err != nil || len(left(t, m)) != len(refs) {
+		t.Fatalf("stale %v, %v; left %v", stale, err, left(t, m))
+	}
+	removed, err := p.Prune(ctx, head)
+	if err != nil || !slices.Equal(removed, stale) {
+		t.Fatalf("removed %v, want %v; %v", removed, stale, err)
+	}
+	if got, want := left(t, m), []int64{20, 40, 60, 80, 90}; !slices.Equal(got, want) {
+		t.Errorf("left %v, want %v", got, want)
+	}
+	if _, err := Open(ctx, m, filepath.Join("r", refs[5].Name)); err != nil {
+		t.Errorf("of step 40 the save that was rolled back stayed: %v", err)
+	}
+}
+
+// What was verified once is not read again.
+func TestPruneReadsOnce(t *testing.T) {
+	m := storagetest.NewMem()
+	refs := chain(t, m, 5)
+	counted := &counting{FS: m}
+	p := Pruner{FS: counted, Root: "r", Keep: Keep{Last: 4}}
+	var read []int64
+	for range 2 {
+		before := counted.bytes
+		if _, err := p.Stale(ctx, refs[4]); err != nil {
+			t.Fatal(err)
+		}
+		read = append(read, counted.bytes-before)
+	}
+	c, err := Open(ctx, m, filepath.Join("r", refs[4].Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data := c.writers[0].DataSize; read[0]-read[1] != 2*data {
+		t.Errorf("%d bytes were read, then %d; want %d fewer", read[0], read[1], 2*data)
 	}
 }

@@ -18,11 +18,12 @@ import (
 func newCheckpointCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checkpoint",
-		Short: "List, describe and verify checkpoints",
+		Short: "List, describe, verify, compare and tidy up checkpoints",
 		Example: `  trainer checkpoint ls runs/llama3-debug
   trainer checkpoint verify runs/llama3-debug`,
 	}
-	cmd.AddCommand(newCheckpointLsCommand(), newCheckpointInspectCommand(), newCheckpointVerifyCommand())
+	cmd.AddCommand(newCheckpointLsCommand(), newCheckpointInspectCommand(), newCheckpointVerifyCommand(),
+		newCheckpointDiffCommand(), newCheckpointReshardCommand(), newCheckpointPruneCommand())
 	return cmd
 }
 
@@ -38,7 +39,7 @@ func newCheckpointLsCommand() *cobra.Command {
 		Use:   "ls DIR",
 		Short: "List the checkpoints of a run",
 		Long: `List the checkpoints of a run, given its output directory. A committed checkpoint is one to resume from; the
-latest is marked. A sealed one is whole but was never committed; an unfinished one is being written, or was abandoned.
+latest is marked, and the loss is that of the validation of these weights, if there was one. A sealed one is whole but was never committed; an unfinished one is being written, or was abandoned.
 Tensors are not read: see verify.`,
 		Example: `  trainer checkpoint ls runs/llama3-debug
   trainer checkpoint ls --json runs/llama3-debug`,
@@ -106,9 +107,12 @@ func locate(path string) (root, dir string, err error) {
 
 func printEntries(out io.Writer, rows []entryRow) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STEP\tGENERATION\tSTATE\tSIZE\tCREATED\tNAME\tPARENT")
+	fmt.Fprintln(w, "STEP\tGENERATION\tSTATE\tLOSS\tSIZE\tCREATED\tNAME\tPARENT")
 	for _, r := range rows {
-		state, created, parent := string(r.Status), "-", "-"
+		state, loss, created, parent := string(r.Status), "-", "-", "-"
+		if r.ValidationLoss != 0 {
+			loss = fmt.Sprintf("%.4f", r.ValidationLoss)
+		}
 		if r.Latest {
 			state += ", latest"
 		}
@@ -118,7 +122,7 @@ func printEntries(out io.Writer, rows []entryRow) error {
 		if r.Parent != "" {
 			parent = r.Parent
 		}
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\n", r.Step, r.Generation, state, megabytes(r.Bytes), created, r.Name,
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Step, r.Generation, state, loss, megabytes(r.Bytes), created, r.Name,
 			parent)
 	}
 	if err := w.Flush(); err != nil {

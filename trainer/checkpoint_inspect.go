@@ -115,6 +115,9 @@ func (d description) print(out io.Writer) error {
 	line("seed", d.Seed)
 	line("random numbers", d.RNGPolicy)
 	line("optimizer step", d.OptimizerStep)
+	if d.ValidationLoss != 0 {
+		line("validation loss", d.ValidationLoss)
+	}
 	line("types", d.DTypePolicy)
 	l := d.Layout
 	line("saved with", fmt.Sprintf("data %d, tensor %d, pipeline %d, context %d, zero %d", l.Data, l.Tensor, l.Pipeline,

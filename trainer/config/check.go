@@ -82,6 +82,16 @@ func (l *loader) check() {
 		l.wrong("train.micro_batch", "train.micro_batch: larger than the global batch", fmt.Sprint(j.Train.MicroBatch),
 			fmt.Sprintf("at most train.global_batch (%d)", j.Train.GlobalBatch))
 	}
+	if l.ok("checkpoint.keep_best", "checkpoint.every") && j.Checkpoint.KeepBest > 0 {
+		const what = "checkpoint.keep_best: the saved weights are not validated"
+		switch v := j.Data.Validation; {
+		case v == nil:
+			l.wrong("checkpoint.keep_best", what, "no data.validation", "data.validation, or 0")
+		case l.ok("data.validation.every") && j.Checkpoint.Every%int64(v.Every) != 0:
+			l.wrong("checkpoint.keep_best", what, fmt.Sprintf("checkpoint.every %d, data.validation.every %d", j.Checkpoint.Every, v.Every),
+				"checkpoint.every as a multiple of data.validation.every, or 0")
+		}
+	}
 	const most = 1 << 62
 	if l.ok("train.steps", "train.global_batch", "data.sequence_length") &&
 		float64(j.Train.Steps)*float64(j.Train.GlobalBatch)*float64(j.Data.SequenceLength) > most {

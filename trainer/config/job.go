@@ -115,6 +115,9 @@ type Parallel struct {
 type Checkpoint struct {
 	Every int64 `yaml:"every"` // steps; 0: only at the end
 	Keep  int   `yaml:"keep"`  // the newest; the last two verified ones stay in any case
+
+	KeepEvery int64 `yaml:"keep_every"` // and those of steps that are multiples of it
+	KeepBest  int   `yaml:"keep_best"`  // and those of the lowest validation loss
 }
 
 // Coordinator says where ranks meet.

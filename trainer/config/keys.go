@@ -130,6 +130,10 @@ var keys = []key{
 		about: "steps between two saves; 0: only at the end"},
 	{path: "checkpoint.keep", rule: integer(1, 1<<20), def: "3", resume: changes,
 		about: "checkpoints to keep; the last two verified ones stay in any case"},
+	{path: "checkpoint.keep_every", rule: integer(0, 1<<40), def: "0", resume: changes,
+		about: "and those of steps that are multiples of this; 0: none"},
+	{path: "checkpoint.keep_best", rule: integer(0, 1<<20), def: "0", resume: changes,
+		about: "and those of the lowest validation loss; checkpoint.every must be a multiple of data.validation.every then"},
 
 	{path: "device", rule: oneOf("auto", "cpu", "cuda"), now: ref(oneOf("auto", "cpu")), def: "auto", resume: changes,
 		about: "where to compute"},

@@ -46,7 +46,7 @@ func (w *worker) run(ctx context.Context) (err error) {
 	root := filepath.Join(w.job.Job.Output, checkpoint.Folder)
 	w.saver = &saver{
 		rank: w.rank, fs: w.o.FS, root: root, commit: checkpoint.FileCommitter{FS: w.o.FS, Root: root},
-		keep: w.job.Checkpoint.Keep, base: w.baseState(tok.Digest(), w.stream.Digest().String()),
+		pruner: checkpoint.Pruner{FS: w.o.FS, Root: root, Keep: Keep(w.job)}, base: w.baseState(tok.Digest(), w.stream.Digest().String()),
 	}
 	if err := w.restore(ctx); err != nil {
 		return err
@@ -90,12 +90,22 @@ func (w *worker) baseState(tokenizer, data string) checkpoint.State {
 		JobName: w.job.Job.Name, JobDigest: identity(w.job), Config: string(w.job.YAML()),
 		TokenizerDigest: tokenizer, DatasetDigest: data, Seed: w.job.Job.Seed, RNGPolicy: "philox4x32-10 by seed, name and global index",
 		DTypePolicy: "weights are the fp32 masters; compute in " + w.job.Train.Precision,
-		Layout: checkpoint.Layout{
-			Data: w.layout.Mesh[parallel.DP], Tensor: w.layout.Mesh[parallel.TP], Pipeline: w.layout.Mesh[parallel.PP],
-			Context: w.layout.Mesh[parallel.CP], Zero: w.layout.Zero,
-		},
-		CodeVersion: w.o.Version,
+		Layout:      layoutOf(w.layout), CodeVersion: w.o.Version,
 	}
+}
+
+// layoutOf is what a checkpoint says of a layout.
+func layoutOf(l parallel.Layout) checkpoint.Layout {
+	return checkpoint.Layout{
+		Data: l.Mesh[parallel.DP], Tensor: l.Mesh[parallel.TP], Pipeline: l.Mesh[parallel.PP], Context: l.Mesh[parallel.CP],
+		Zero: l.Zero,
+	}
+}
+
+// Keep says which checkpoints of a job stay.
+func Keep(job *config.Job) checkpoint.Keep {
+	c := job.Checkpoint
+	return checkpoint.Keep{Last: c.Keep, Every: c.KeepEvery, Best: c.KeepBest}
 }
 
 // identity is the digest of what makes a job the same job, beside its name: output, model, tokenizer, data, seed.

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -28,12 +29,9 @@ func (w *worker) deriveWeights(ctx context.Context) error {
 func loadTensors(ctx context.Context, c *checkpoint.Checkpoint, dev tensor.Device, q tensor.Queue, list []stored) error {
 	var wrong []string
 	for _, p := range list {
-		switch info, ok := c.Info(p.name); {
-		case !ok:
-			wrong = append(wrong, p.name+" is missing")
-		case info.DType != p.buf.DType() || !slices.Equal(info.Shape, p.param.Shape):
-			wrong = append(wrong, fmt.Sprintf("%s is %v %v, want %v %v", p.name, info.DType, info.Shape, p.buf.DType(),
-				p.param.Shape))
+		info, ok := c.Info(p.name)
+		if !ok || info.DType != p.buf.DType() || !slices.Equal(info.Shape, p.param.Shape) {
+			wrong = append(wrong, mismatch(p, info, ok))
 		}
 	}
 	if len(wrong) > 0 {
@@ -45,10 +43,33 @@ func loadTensors(ctx context.Context, c *checkpoint.Checkpoint, dev tensor.Devic
 	})
 }
 
-// A load reads so many pieces of so many bytes, or one element, at a time.
+// A load reads so many pieces, of so many bytes, at a time.
 const loadReaders, loadPiece = 4, 8 << 20
 
-// piece is elements [first, end) of a stored tensor, as read into host memory.
+// pieces are consecutive parts of p, of loadPiece bytes but for the last.
+func (p stored) pieces() iter.Seq[stored] {
+	return func(yield func(stored) bool) {
+		n := loadPiece / p.buf.DType().Size()
+		for lo := p.first; lo < p.end; lo += n {
+			q := p
+			q.first, q.end = lo, min(lo+n, p.end)
+			q.buf = p.buf.Slice(q.first-p.first, q.end-p.first)
+			if !yield(q) {
+				return
+			}
+		}
+	}
+}
+
+// mismatch says how what a checkpoint has under the name of p is not it.
+func mismatch(p stored, info checkpoint.Info, ok bool) string {
+	if !ok {
+		return p.name + " is missing"
+	}
+	return fmt.Sprintf("%s is %v %v, want %v %v", p.name, info.DType, info.Shape, p.buf.DType(), p.param.Shape)
+}
+
+// piece is a stored tensor, or a part of one, as read into host memory.
 type piece struct {
 	stored
 	host []byte
@@ -64,11 +85,7 @@ func loadPieces(ctx context.Context, c *checkpoint.Checkpoint, list []stored,
 	g.Go(func() error {
 		defer close(todo)
 		for _, p := range list {
-			n := max(1, loadPiece/p.buf.DType().Size())
-			for lo := p.first; lo < p.end; lo += n {
-				q := p
-				q.first, q.end = lo, min(lo+n, p.end)
-				q.buf = p.buf.Slice(q.first-p.first, q.end-p.first)
+			for q := range p.pieces() {
 				select {
 				case todo <- q:
 				case <-ctx.Done():

@@ -30,7 +30,7 @@ type saver struct {
 	fs     storage.FS
 	root   string
 	commit checkpoint.Committer
-	keep   int
+	pruner checkpoint.Pruner
 	base   checkpoint.State // what is the same in every checkpoint of this process
 	event  func(format string, args ...any)
 
@@ -47,6 +47,7 @@ type saved struct {
 	bytes    int64
 	duration time.Duration
 	err      error
+	pruned   []string
 	pruning  error
 }
 
@@ -68,6 +69,9 @@ func (s *saver) begin(ctx context.Context, w *worker) {
 	st.Step, st.Parent, st.Tokens = w.step, s.parent, w.tokens
 	st.Samples = w.step * int64(w.job.Train.GlobalBatch)
 	st.OptimizerStep = w.applied
+	if w.validated.step == w.step {
+		st.ValidationLoss = w.validated.loss
+	}
 	s.pending = make(chan saved, 1)
 	go func() { s.pending <- s.write(ctx, st, failure) }()
 }
@@ -92,7 +96,7 @@ func (s *saver) write(ctx context.Context, st checkpoint.State, failure error) (
 	out.err = s.commit.Commit(ctx, out.ref)
 	out.duration = time.Since(begin)
 	if out.err == nil {
-		_, out.pruning = checkpoint.Prune(ctx, s.fs, s.root, out.ref, s.keep)
+		out.pruned, out.pruning = s.pruner.Prune(ctx, out.ref)
 	}
 	return out
 }
@@ -179,6 +183,7 @@ func (s *saver) settle(out saved) error {
 		return fmt.Errorf("save after step %d failed: %w", out.step, out.err)
 	}
 	s.parent = out.ref
+	s.parent.Ancestors = slices.DeleteFunc(s.parent.Ancestors, func(name string) bool { return slices.Contains(out.pruned, name) })
 	s.event("checkpoint of step %d is durable: %s (%.1f MB in %.2f s)", out.step, out.ref.Name, float64(out.bytes)/1e6,
 		out.duration.Seconds())
 	if out.pruning != nil {

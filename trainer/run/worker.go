@@ -54,7 +54,12 @@ type worker struct {
 	tokens  int64 // tokens seen
 	applied int64 // updates of the weights
 	skipped int   // steps in a row that were not applied
-	stop    bool  // the ranks agreed to end after this step
+
+	validated struct { // last
+		step int64
+		loss float64
+	}
+	stop bool // the ranks agreed to end after this step
 
 	exchanged map[collective.Group]collective.Work // the last exchange of each Group on the queue
 }
@@ -271,6 +276,7 @@ func (w *worker) validate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("validation after step %d: %w", w.step, err)
 	}
+	w.validated.step, w.validated.loss = w.step, m.Loss
 	w.telemetry.Validation(w.step, m.Loss, time.Since(begin))
 	return nil
 }

@@ -43,7 +43,8 @@ type Manifest struct {
 	Tokens               int64                  `protobuf:"varint,13,opt,name=tokens,proto3" json:"tokens,omitempty"`   // tokens seen
 	Seed                 uint64                 `protobuf:"varint,14,opt,name=seed,proto3" json:"seed,omitempty"`
 	RngPolicy            string                 `protobuf:"bytes,15,opt,name=rng_policy,json=rngPolicy,proto3" json:"rng_policy,omitempty"`
-	OptimizerStep        int64                  `protobuf:"varint,16,opt,name=optimizer_step,json=optimizerStep,proto3" json:"optimizer_step,omitempty"` // updates applied: steps less those skipped
+	ValidationLoss       float64                `protobuf:"fixed64,23,opt,name=validation_loss,json=validationLoss,proto3" json:"validation_loss,omitempty"` // of these weights; 0: not measured
+	OptimizerStep        int64                  `protobuf:"varint,16,opt,name=optimizer_step,json=optimizerStep,proto3" json:"optimizer_step,omitempty"`     // updates applied: steps less those skipped
 	DtypePolicy          string                 `protobuf:"bytes,17,opt,name=dtype_policy,json=dtypePolicy,proto3" json:"dtype_policy,omitempty"`
 	Layout               *Layout                `protobuf:"bytes,18,opt,name=layout,proto3" json:"layout,omitempty"`
 	CodeVersion          string                 `protobuf:"bytes,19,opt,name=code_version,json=codeVersion,proto3" json:"code_version,omitempty"`
@@ -193,6 +194,13 @@ func (x *Manifest) GetRngPolicy() string {
 		return x.RngPolicy
 	}
 	return ""
+}
+
+func (x *Manifest) GetValidationLoss() float64 {
+	if x != nil {
+		return x.ValidationLoss
+	}
+	return 0
 }
 
 func (x *Manifest) GetOptimizerStep() int64 {
@@ -497,7 +505,7 @@ var File_checkpoint_v1_checkpoint_proto protoreflect.FileDescriptor
 
 const file_checkpoint_v1_checkpoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1echeckpoint/v1/checkpoint.proto\x12\x12herd.checkpoint.v1\"\xe3\x05\n" +
+	"\x1echeckpoint/v1/checkpoint.proto\x12\x12herd.checkpoint.v1\"\x8c\x06\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x1e\n" +
 	"\n" +
@@ -519,7 +527,8 @@ const file_checkpoint_v1_checkpoint_proto_rawDesc = "" +
 	"\x06tokens\x18\r \x01(\x03R\x06tokens\x12\x12\n" +
 	"\x04seed\x18\x0e \x01(\x04R\x04seed\x12\x1d\n" +
 	"\n" +
-	"rng_policy\x18\x0f \x01(\tR\trngPolicy\x12%\n" +
+	"rng_policy\x18\x0f \x01(\tR\trngPolicy\x12'\n" +
+	"\x0fvalidation_loss\x18\x17 \x01(\x01R\x0evalidationLoss\x12%\n" +
 	"\x0eoptimizer_step\x18\x10 \x01(\x03R\roptimizerStep\x12!\n" +
 	"\fdtype_policy\x18\x11 \x01(\tR\vdtypePolicy\x122\n" +
 	"\x06layout\x18\x12 \x01(\v2\x1a.herd.checkpoint.v1.LayoutR\x06layout\x12!\n" +
