@@ -33,7 +33,7 @@ type Entry struct {
 	Parent     string    `json:"parent,omitempty"`
 
 	ValidationLoss float64 `json:"validation_loss,omitzero"` // 0: not measured
-	Err        error     `json:"-"` // why it is Damaged or Unfinished
+	Err            error   `json:"-"`                        // why it is Damaged or Unfinished
 }
 
 // List describes the checkpoint directories of root in the order of names, as Open sees them: tensors are not read.

@@ -18,12 +18,13 @@ import (
 func newCheckpointCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checkpoint",
-		Short: "List, describe, verify, compare and tidy up checkpoints",
+		Short: "List, describe, verify, compare, convert and tidy up checkpoints",
 		Example: `  trainer checkpoint ls runs/llama3-debug
   trainer checkpoint verify runs/llama3-debug`,
 	}
 	cmd.AddCommand(newCheckpointLsCommand(), newCheckpointInspectCommand(), newCheckpointVerifyCommand(),
-		newCheckpointDiffCommand(), newCheckpointReshardCommand(), newCheckpointPruneCommand())
+		newCheckpointDiffCommand(), newCheckpointReshardCommand(), newCheckpointPruneCommand(),
+		newCheckpointImportCommand(), newCheckpointExportCommand())
 	return cmd
 }
 

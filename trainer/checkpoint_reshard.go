@@ -1,14 +1,11 @@
 package main
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/herdtrain/herd/checkpoint"
 	"github.com/herdtrain/herd/storage"
 	"github.com/herdtrain/herd/trainer/config"
 	"github.com/herdtrain/herd/trainer/run"
@@ -42,19 +39,12 @@ end to end. SRC is a checkpoint, or a run, whose latest it is then; the layout i
 			if err != nil {
 				return err
 			}
-			root := filepath.Join(args[1], checkpoint.Folder)
-			if err := storage.MkdirAll(storage.OS, args[1]); err != nil {
-				return err
-			}
-			lock, err := storage.Lock(filepath.Join(args[1], "lock"))
+			lock, committer, err := claimOutput(ctx, args[1])
 			if err != nil {
 				return err
 			}
 			defer lock.Unlock()
-			committer := checkpoint.FileCommitter{FS: storage.OS, Root: root}
-			if head, err := committer.Latest(ctx); !errors.Is(err, checkpoint.ErrNone) {
-				return cmp.Or(err, fmt.Errorf("%s holds a run already (%s); choose another directory", args[1], head.Name))
-			}
+			root := committer.Root
 			progress, end := progressLine(cmd.ErrOrStderr(), filepath.Base(c.Dir()))
 			ref, err := run.Reshard(ctx, storage.OS, root, c, job, l, progress)
 			end()

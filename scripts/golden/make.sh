@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes trainer/llama/testdata/golden anew, in a venv kept outside the
+# Makes trainer/llama/testdata/golden and trainer/testdata/hub anew, in a venv kept outside the
 # repository (HERD_GOLDEN_VENV, by default /tmp/golden-venv). Needs Python 3.11
 # and a few GB of disk. Arguments go to llama.py: another output folder.
 set -euo pipefail
@@ -13,4 +13,6 @@ if ! cmp -s "$here/requirements.txt" "$venv/requirements.stamp"; then
   cp "$here/requirements.txt" "$venv/requirements.stamp"
 fi
 export PYTHONDONTWRITEBYTECODE=1
-exec "$venv/bin/python" "$here/llama.py" "$@"
+"$venv/bin/python" "$here/llama.py" "$@"
+make -C "$here/../.." --no-print-directory build
+exec "$venv/bin/python" "$here/interchange.py"

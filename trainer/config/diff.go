@@ -38,6 +38,9 @@ func Diff(a, b *Job) []Change {
 	return changes
 }
 
+// DiffModels is every value of the model that differs between a and b.
+func DiffModels(a, b Model) []Change { return Diff(&Job{Model: a}, &Job{Model: b}) }
+
 // values is every value of j in YAML, by path.
 func (j *Job) values() (paths []string, values map[string]string) {
 	values = map[string]string{}

@@ -20,6 +20,7 @@ type Job struct {
 	Version     int         `yaml:"version"`
 	Job         Info        `yaml:"job"`
 	Model       Model       `yaml:"model"`
+	Init        Init        `yaml:"init"`
 	Tokenizer   Tokenizer   `yaml:"tokenizer"`
 	Data        Data        `yaml:"data"`
 	Train       Train       `yaml:"train"`
@@ -109,6 +110,11 @@ type Parallel struct {
 	PipelineSchedule string `yaml:"pipeline_schedule"`
 	Virtual          Degree `yaml:"virtual"`
 	Recompute        string `yaml:"recompute"`
+}
+
+// Init says what a fresh run begins with.
+type Init struct {
+	From string `yaml:"from"` // a model's directory or a checkpoint, "": random weights
 }
 
 // Checkpoint says when to save and what to keep.

@@ -57,6 +57,9 @@ var keys = []key{
 	{path: "model.tied", rule: trueFalse, def: "false", about: "the output head is the embedding"},
 	{path: "model.sliding_window", rule: integer(0, 1<<24), def: "0", about: "attention window in tokens; 0: none"},
 
+	{path: "init.from", rule: anyText, def: `""`, resume: changes,
+		about: "weights that a fresh run begins with: a directory in Hugging Face's or Meta's format, a checkpoint, or a run"},
+
 	{path: "tokenizer.kind", rule: oneOf("bpe", "byte"), def: "bpe", about: "tokenizer that made the data"},
 	{path: "tokenizer.path", rule: anyText, def: `""`, about: "its file; required for bpe, empty for byte"},
 
@@ -150,7 +153,7 @@ func ref(r rule) *rule { return &r }
 
 // reserved are keys of later versions.
 var reserved = []string{
-	"init", "elastic", "data.stages", "coordinator.address", "coordinator.endpoints", "coordinator.host",
+	"elastic", "data.stages", "coordinator.address", "coordinator.endpoints", "coordinator.host",
 	"coordinator.patience",
 }
 

@@ -41,6 +41,19 @@ func (m Model) Config() llama.Config {
 	return c
 }
 
+// ModelOf is c as a section of a job file, without a preset.
+func ModelOf(c llama.Config) Model {
+	m := Model{
+		Dim: c.Dim, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, FFN: c.FFN, Vocab: c.Vocab,
+		MaxLength: c.MaxLength, RopeTheta: c.RopeTheta, NormEps: c.NormEps, Tied: c.Tied, SlidingWindow: c.Window,
+	}
+	if c.RopeScaling != nil {
+		s := RopeScaling(*c.RopeScaling)
+		m.RopeScaling = &s
+	}
+	return m
+}
+
 // Presets are the names of the presets, the small ones first.
 func Presets() []string {
 	names := make([]string, len(presets))

@@ -88,11 +88,14 @@ func (w *worker) baseState(tokenizer, data string) checkpoint.State {
 	return checkpoint.State{
 		Generation: w.generation, Incarnation: incarnation(),
 		JobName: w.job.Job.Name, JobDigest: identity(w.job), Config: string(w.job.YAML()),
-		TokenizerDigest: tokenizer, DatasetDigest: data, Seed: w.job.Job.Seed, RNGPolicy: "philox4x32-10 by seed, name and global index",
+		TokenizerDigest: tokenizer, DatasetDigest: data, Seed: w.job.Job.Seed, RNGPolicy: rngPolicy,
 		DTypePolicy: "weights are the fp32 masters; compute in " + w.job.Train.Precision,
 		Layout:      layoutOf(w.layout), CodeVersion: w.o.Version,
 	}
 }
+
+// rngPolicy is how random numbers derive from the seed.
+const rngPolicy = "philox4x32-10 by seed, name and global index"
 
 // layoutOf is what a checkpoint says of a layout.
 func layoutOf(l parallel.Layout) checkpoint.Layout {

@@ -30,17 +30,13 @@ func (m *Model) Generate(ctx context.Context, prompt []int32, s Sampling, emit f
 	draw := tensor.NewPhilox(s.Seed, "generate")
 	text := slices.Clone(prompt[max(0, len(prompt)-m.length):])
 	added := text // what the model has not seen
-	row := make([]float32, m.row.Len())
 	for i := range s.MaxTokens {
 		if cache.Len()+len(added) > m.length {
 			cache.Clear()
 			added = text[len(text)-(m.length+1)/2:]
 		}
-		m.stage.Load(llama.Input{Sequences: 1, Length: len(added), IDs: added, Cache: cache})
-		m.stage.Forward()
-		m.dev.Cast(m.q, m.row, m.stage.Logits(len(added)-1).Buffer)
-		m.dev.Download(m.q, tensor.HostBytes(tensor.HostBuffer(row)), m.row)
-		if err := m.q.Sync(ctx); err != nil {
+		row, err := m.next(ctx, added, cache)
+		if err != nil {
 			return err
 		}
 		id := s.pick(row, draw.Uniform(uint64(i), 0))

@@ -25,8 +25,8 @@ func (w *worker) deriveWeights(ctx context.Context) error {
 	return w.sync(ctx)
 }
 
-// loadTensors fills the buffers of list, which a checkpoint must hold with these shapes.
-func loadTensors(ctx context.Context, c *checkpoint.Checkpoint, dev tensor.Device, q tensor.Queue, list []stored) error {
+// loadTensors fills the buffers of list, which c must hold with these shapes.
+func loadTensors(ctx context.Context, c tensors, dev tensor.Device, q tensor.Queue, list []stored) error {
 	var wrong []string
 	for _, p := range list {
 		info, ok := c.Info(p.name)
@@ -78,7 +78,7 @@ type piece struct {
 
 // loadPieces reads all elements of list, in pieces and several at once, and gives each to use, whose calls come one
 // after another from this goroutine.
-func loadPieces(ctx context.Context, c *checkpoint.Checkpoint, list []stored,
+func loadPieces(ctx context.Context, c tensors, list []stored,
 	use func(b tensor.Buffer, host []byte) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	todo, ready := make(chan stored), make(chan piece)

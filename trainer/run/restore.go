@@ -44,6 +44,11 @@ func (w *worker) restore(ctx context.Context) error {
 		if err := w.opt.Initialize(ctx, w.dev, w.q, w.job.Job.Seed); err != nil {
 			return err
 		}
+		if w.job.Init.From != "" {
+			if err := w.initFrom(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	w.step, w.tokens, w.applied = o.Step, o.Tokens, o.Applied
 	return w.deriveWeights(ctx)
@@ -94,7 +99,11 @@ func (w *worker) agree(ctx context.Context, err error) error {
 func (w *worker) lead(ctx context.Context) (order, error) {
 	head, err := w.head(ctx)
 	if errors.Is(err, checkpoint.ErrNone) {
-		w.event("starting fresh: %d parameters from seed %d", w.job.Model.Config().Parameters(), w.job.Job.Seed)
+		from := fmt.Sprintf("from seed %d", w.job.Job.Seed)
+		if w.job.Init.From != "" {
+			from = "of " + w.job.Init.From
+		}
+		w.event("starting fresh: %d parameters %s", w.job.Model.Config().Parameters(), from)
 		return order{Fresh: true}, nil
 	}
 	if err != nil {
