@@ -51,8 +51,8 @@ fuzz: tools ## each fuzz target for FUZZTIME (20s)
 bench: tools ## every benchmark COUNT (6) times, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) $(BENCHED)
 
-crash: tools ## kill a run at KILLS (50) random moments; each resumed run must equal an undisturbed one, bit for bit
-	$(GO) test ./trainer/run -run Crash -count=1 -v -timeout 60m -args -crash.kills=$(KILLS)
+crash: tools ## kill runs at KILLS (50) random moments and, above 10, at each call of the file system; each must end as if undisturbed
+	$(GO) test ./trainer/run -run "Crash|KillAt" -count=1 -v -timeout 60m -args -crash.kills=$(KILLS)
 
 golden: ## make the golden values again (Python with torch and transformers)
 	scripts/golden/make.sh

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -117,6 +118,47 @@ func TestCrash(t *testing.T) {
 		readOutcome(t, out).equal(t, want)
 		if t.Failed() {
 			t.Fatalf("run %d differs after %d deaths", i, deaths)
+		}
+	}
+}
+
+// TestKillAtCalls kills the leader, or another writer, at changes that it makes to the file system, one run each,
+// from the first save to the pruning after the last: the other rank ends, and the same command goes on to the weights,
+// moments, losses and samples of an undisturbed run.
+func TestKillAtCalls(t *testing.T) {
+	sets := []string{"parallel.zero=1", "train.steps=4", "checkpoint.every=1", "checkpoint.keep=2", "schedule.warmup_steps=1"}
+	want := runOn(t, 2, t.TempDir(), sets...)
+	stride := 1
+	if testing.Short() {
+		stride = 61
+	} else if *kills <= 10 { // of an everyday test; make crash tries each
+		stride = 7
+	}
+	for rank := range 2 {
+		t.Setenv(killRank, fmt.Sprint(rank))
+		calls := 1
+		for died := true; died; calls += stride {
+			t.Setenv(childKill, fmt.Sprint(calls))
+			out := t.TempDir()
+			job := testJob(t, out, sets...)
+			err := Run(t.Context(), job, spawn(2))
+			if died = err != nil; died {
+				if !strings.Contains(err.Error(), fmt.Sprintf("rank %d", rank)) || !strings.Contains(err.Error(), "SIGKILL") {
+					t.Fatalf("call %d of rank %d: %v", calls, rank, err)
+				}
+				t.Setenv(childKill, "0")
+				if err := Run(t.Context(), job, spawn(2)); err != nil {
+					t.Fatalf("after call %d of rank %d: %v", calls, rank, err)
+				}
+			}
+			readOutcome(t, out).equal(t, want)
+			if t.Failed() {
+				t.Fatalf("after call %d of rank %d", calls, rank)
+			}
+		}
+		t.Logf("rank %d changes the file system %d times", rank, calls-stride)
+		if calls < 100 {
+			t.Errorf("rank %d changed the file system %d times", rank, calls)
 		}
 	}
 }

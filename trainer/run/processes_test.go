@@ -39,12 +39,19 @@ func rankMain(arg string) int {
 		}
 		panic("a test")
 	}()
-	code, err := Rank(context.Background(), number, os.Stdin, Options{Out: os.Stdout})
+	fs := &killing{FS: storage.OS}
+	if os.Getenv(killRank) == arg {
+		fmt.Sscan(os.Getenv(childKill), &fs.at)
+	}
+	code, err := Rank(context.Background(), number, os.Stdin, Options{Out: os.Stdout, FS: fs})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	return code
 }
+
+// killRank, in the environment, is the rank that childKill is meant for.
+const killRank = "HERD_TEST_KILL_RANK"
 
 // spawn are the options of a run of so many processes.
 func spawn(n int) Options {
