@@ -24,7 +24,7 @@ func newCheckpointCommand() *cobra.Command {
 	}
 	cmd.AddCommand(newCheckpointLsCommand(), newCheckpointInspectCommand(), newCheckpointVerifyCommand(),
 		newCheckpointDiffCommand(), newCheckpointReshardCommand(), newCheckpointPruneCommand(),
-		newCheckpointImportCommand(), newCheckpointExportCommand())
+		newCheckpointCopyCommand(), newCheckpointImportCommand(), newCheckpointExportCommand())
 	return cmd
 }
 
