@@ -8,14 +8,17 @@ COUNT    ?= 6
 KILLS    ?= 50
 TESTFLAGS ?=
 
+# The S3 server of the tests, if it is there.
+export HERD_VERSITYGW ?= $(wildcard $(CURDIR)/bin/versitygw)
+
 BUILDFLAGS = -trimpath -ldflags '-X main.version=$(VERSION)'
 BENCHED    = $(shell grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run test race nocgo sanitize arm64 lint fuzz bench crash golden proto proto-check dist clean
+.PHONY: help tools build run test race nocgo sanitize arm64 s3 lint fuzz bench crash golden proto proto-check dist clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: # says what to install if something is missing
 	@GO='$(GO)' scripts/tools.sh
@@ -41,6 +44,9 @@ sanitize: tools ## the C kernels under AddressSanitizer and UndefinedBehaviorSan
 
 arm64: tools ## the tests of tensor/cpu on arm64, if gcc-aarch64-linux-gnu and qemu-user are there
 	GO='$(GO)' scripts/arm64.sh
+
+s3: tools ## bin/versitygw, an S3 server with which the tests of object stores run; some minutes the first time
+	GOBIN='$(CURDIR)/bin' $(GO) install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 lint: build ## format, vet, staticcheck, architecture, modules, undefined symbols
 	GO='$(GO)' scripts/lint.sh

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"path/filepath"
+	"strings"
 
 	"github.com/zeebo/blake3"
 
@@ -43,19 +45,9 @@ type copying struct {
 
 func (c *copying) run() (Ref, error) {
 	manifestPath := path.Join(c.name, manifestName)
-	text, err := storage.ReadObject(c.ctx, c.from, manifestPath, maxManifest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Ref{}, fmt.Errorf("its manifest was %w", ErrNotFound)
-	}
+	text, m, digest, err := manifestIn(c.ctx, c.from, c.name)
 	if err != nil {
 		return Ref{}, err
-	}
-	m, digest, err := readManifest(inMemory{bytes.NewReader(text)}, manifestPath)
-	if err != nil {
-		return Ref{}, err
-	}
-	if id, ok := parseID(c.name); !ok || id != m.state.id() {
-		return Ref{}, damaged(manifestPath, "it is the manifest of %v", m.state.id())
 	}
 	ref := Ref{Name: c.name, Manifest: digest, Ancestors: m.state.Parent.lineage()}
 	switch there, err := storage.ReadObject(c.ctx, c.to, manifestPath, maxManifest); {
@@ -84,6 +76,28 @@ func (c *copying) run() (Ref, error) {
 		}
 	}
 	return ref, err
+}
+
+// manifestIn reads the manifest of a checkpoint in a store.
+func manifestIn(ctx context.Context, s storage.Store, name string) (text []byte, m manifest, d Digest, err error) {
+	file := path.Join(name, manifestName)
+	text, err = storage.ReadObject(ctx, s, file, maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("its manifest was %w", ErrNotFound)
+	}
+	if err == nil {
+		m, d, err = readManifest(inMemory{bytes.NewReader(text)}, file)
+	}
+	if err == nil && name != m.state.id().String() {
+		err = damaged(file, "it is the manifest of %v", m.state.id())
+	}
+	return text, m, d, err
+}
+
+// StateIn is what the manifest of a checkpoint in a store says. Errors: ErrNotFound, ErrCorrupt, ErrVersion.
+func StateIn(ctx context.Context, s storage.Store, name string) (State, error) {
+	_, m, _, err := manifestIn(ctx, s, name)
+	return m.state, err
 }
 
 // file copies one file, unless it is there.
@@ -220,4 +234,45 @@ func Names(ctx context.Context, s storage.Store) (names []string, err error) {
 		}
 	}
 	return names, nil
+}
+
+// OpenStore is the store of the checkpoints of s3://BUCKET/PREFIX, or of a run's output directory.
+func OpenStore(at string) (storage.Store, error) {
+	if strings.HasPrefix(at, storage.S3Scheme) {
+		return storage.OpenS3(at)
+	}
+	return storage.Folder{FS: storage.OS, Root: filepath.Join(at, Folder)}, nil
+}
+
+// Follow deletes the checkpoints in a store that were saved before head and are not in from any more, the manifest first.
+func Follow(ctx context.Context, to, from storage.Store, head Ref) error {
+	there, err := Names(ctx, to)
+	if err != nil {
+		return err
+	}
+	newest, _ := parseID(head.Name)
+	for _, name := range there {
+		if i, _ := parseID(name); i.compare(newest) >= 0 {
+			continue
+		}
+		_, err := from.Stat(ctx, path.Join(name, manifestName))
+		if !errors.Is(err, fs.ErrNotExist) {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := to.Delete(ctx, path.Join(name, manifestName)); err != nil {
+			return err
+		}
+		for o, err := range to.List(ctx, name+"/") {
+			if err == nil {
+				err = to.Delete(ctx, o.Name)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

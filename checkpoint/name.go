@@ -60,14 +60,19 @@ func directories(fsys storage.FS, root string) ([]id, error) {
 	return list, nil
 }
 
-// NextGeneration is one more than the highest generation of which root holds any trace; 1 in an empty or missing root.
-func NextGeneration(fsys storage.FS, root string) (int64, error) {
+// NextGeneration is one more than the highest generation of which root holds any trace, or of the checkpoints elsewhere; 1
+// if there is none.
+func NextGeneration(fsys storage.FS, root string, elsewhere ...string) (int64, error) {
 	list, err := directories(fsys, root)
 	if err != nil {
 		return 0, fmt.Errorf("next generation: %w", err)
 	}
 	highest := int64(0)
 	for _, i := range list {
+		highest = max(highest, i.generation)
+	}
+	for _, name := range elsewhere {
+		i, _ := parseID(name)
 		highest = max(highest, i.generation)
 	}
 	return highest + 1, nil

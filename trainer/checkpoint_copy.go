@@ -105,8 +105,7 @@ func copySource(ctx context.Context, at string, all bool) (from storage.Store, n
 
 // copyTarget is the store of a path or URL, the run's lock taken if it is a directory.
 func copyTarget(at string) (to storage.Store, unlock func(), err error) {
-	if strings.HasPrefix(at, storage.S3Scheme) {
-		to, err = storage.OpenS3(at)
+	if to, err = checkpoint.OpenStore(at); err != nil || strings.HasPrefix(at, storage.S3Scheme) {
 		return to, func() {}, err
 	}
 	if err := storage.MkdirAll(storage.OS, at); err != nil {
@@ -116,6 +115,5 @@ func copyTarget(at string) (to storage.Store, unlock func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	to = storage.Folder{FS: storage.OS, Root: filepath.Join(at, checkpoint.Folder)}
 	return to, func() { _ = lock.Unlock() }, nil
 }

@@ -124,6 +124,8 @@ type Checkpoint struct {
 
 	KeepEvery int64 `yaml:"keep_every"` // and those of steps that are multiples of it
 	KeepBest  int   `yaml:"keep_best"`  // and those of the lowest validation loss
+
+	Mirror string `yaml:"mirror"` // where checkpoints are copied: a directory, or s3://BUCKET/PREFIX; "": nowhere
 }
 
 // Coordinator says where ranks meet.

@@ -137,6 +137,8 @@ var keys = []key{
 		about: "and those of steps that are multiples of this; 0: none"},
 	{path: "checkpoint.keep_best", rule: integer(0, 1<<20), def: "0", resume: changes,
 		about: "and those of the lowest validation loss; checkpoint.every must be a multiple of data.validation.every then"},
+	{path: "checkpoint.mirror", rule: anyText, def: `""`, resume: changes,
+		about: "where checkpoints are copied: a directory, or s3://BUCKET/PREFIX"},
 
 	{path: "device", rule: oneOf("auto", "cpu", "cuda"), now: ref(oneOf("auto", "cpu")), def: "auto", resume: changes,
 		about: "where to compute"},

@@ -45,7 +45,17 @@ func (a *agent) close() { _ = a.lock.Unlock() }
 
 // run is the life of one generation.
 func (a *agent) run(ctx context.Context) error {
-	generation, err := checkpoint.NextGeneration(a.o.FS, filepath.Join(a.job.Job.Output, checkpoint.Folder))
+	var elsewhere []string
+	m, err := openMirror(a.job, a.o.FS)
+	if err == nil && m != nil {
+		if elsewhere, err = checkpoint.Names(ctx, m.to); err != nil {
+			err = fmt.Errorf("checkpoint.mirror: %w", err)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	generation, err := checkpoint.NextGeneration(a.o.FS, filepath.Join(a.job.Job.Output, checkpoint.Folder), elsewhere...)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func (r *rank) work(ctx context.Context, job *config.Job, generation int64, o Op
 
 // run brings the worker up, restores the state that it begins with, and trains.
 func (w *worker) run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = errors.Join(err, w.close(ctx)) }()
 	tok, err := openTokenizer(w.job)
 	if err != nil {
 		return err
@@ -47,6 +47,11 @@ func (w *worker) run(ctx context.Context) (err error) {
 	w.saver = &saver{
 		rank: w.rank, fs: w.o.FS, root: root, commit: checkpoint.FileCommitter{FS: w.o.FS, Root: root},
 		pruner: checkpoint.Pruner{FS: w.o.FS, Root: root, Keep: Keep(w.job)}, base: w.baseState(tok.Digest(), w.stream.Digest().String()),
+	}
+	if w.leads() {
+		if w.saver.mirror, err = openMirror(w.job, w.o.FS); err != nil {
+			return err
+		}
 	}
 	if err := w.restore(ctx); err != nil {
 		return err
@@ -66,6 +71,9 @@ func (w *worker) run(ctx context.Context) (err error) {
 		return err
 	}
 	w.saver.event = w.telemetry.Event
+	if w.saver.mirror != nil {
+		w.saver.mirror.event = w.telemetry.Event
+	}
 	return w.train(ctx)
 }
 

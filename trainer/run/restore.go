@@ -112,7 +112,7 @@ func (w *worker) lead(ctx context.Context) (order, error) {
 	root := filepath.Dir(head.dir)
 	var changes []config.Change
 	c, rejected, err := checkpoint.Resolve(ctx, w.o.FS, root, head.ref, func(c *checkpoint.Checkpoint) (err error) {
-		if changes, err = w.compare(c); err != nil {
+		if changes, err = w.compare(c.Dir(), c.State()); err != nil {
 			return err
 		}
 		if err := tell(ctx, w.world, &order{Load: c.Dir()}); err != nil {
@@ -150,6 +150,9 @@ func (w *worker) head(ctx context.Context) (start, error) {
 	ref, err := w.saver.commit.Latest(ctx)
 	switch w.o.Resume {
 	case "", "auto":
+		if errors.Is(err, checkpoint.ErrNone) && w.saver.mirror != nil {
+			ref, err = w.fromMirror(ctx)
+		}
 		return start{ref, filepath.Join(w.saver.root, ref.Name)}, err
 	case "none":
 		if err == nil {
@@ -174,10 +177,30 @@ func (w *worker) head(ctx context.Context) (start, error) {
 	return start{c.Ref(), dir}, nil
 }
 
-// compare refuses a checkpoint of another job, and lists what changed that may.
-func (w *worker) compare(c *checkpoint.Checkpoint) ([]config.Change, error) {
-	st := c.State()
-	saved, err := config.Parse(c.Dir()+" (its job file)", []byte(st.Config), nil)
+// fromMirror copies the mirror's latest checkpoint, if it is of this job. ErrNone: it has none.
+func (w *worker) fromMirror(ctx context.Context) (checkpoint.Ref, error) {
+	m := w.saver.mirror
+	head, err := checkpoint.StoreCommitter{Store: m.to}.Latest(ctx)
+	var st checkpoint.State
+	if err == nil {
+		st, err = checkpoint.StateIn(ctx, m.to, head.Name)
+	}
+	if err == nil {
+		_, err = w.compare(m.at+"/"+head.Name, st)
+	}
+	if err == nil {
+		w.event("%s holds no checkpoint: copying %s from %s", w.job.Job.Output, head.Name, m.at)
+		head, err = m.restore(ctx, head, w.saver.commit)
+	}
+	if err != nil && !errors.Is(err, checkpoint.ErrNone) {
+		err = fmt.Errorf("checkpoint.mirror %s: %w", m.at, err)
+	}
+	return head, err
+}
+
+// compare refuses a checkpoint of another job, and lists what changed that may. at is where the checkpoint is.
+func (w *worker) compare(at string, st checkpoint.State) ([]config.Change, error) {
+	saved, err := config.Parse(at+" (its job file)", []byte(st.Config), nil)
 	if err != nil {
 		return nil, err
 	}

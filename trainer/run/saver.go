@@ -31,6 +31,7 @@ type saver struct {
 	root   string
 	commit checkpoint.Committer
 	pruner checkpoint.Pruner
+	mirror *mirror          // the leader's; nil: none
 	base   checkpoint.State // what is the same in every checkpoint of this process
 	event  func(format string, args ...any)
 
@@ -56,7 +57,7 @@ type saved struct {
 func (s *saver) begin(ctx context.Context, w *worker) {
 	begin := time.Now()
 	defer func() { s.stall += time.Since(begin) }()
-	if err := s.wait(); err != nil {
+	if err := s.wait(ctx); err != nil {
 		s.event("%v; training goes on", err)
 	}
 	var failure error // the others begin all the same, and must learn of it
@@ -159,10 +160,11 @@ func writer(l parallel.Layout, rank int) (number int, ok bool) {
 }
 
 // poll reports a save that has ended meanwhile.
-func (s *saver) poll() {
+func (s *saver) poll(ctx context.Context) {
+	s.mirror.poll(ctx)
 	select {
 	case out := <-s.pending: // never ready when nil
-		if err := s.settle(out); err != nil {
+		if err := s.settle(ctx, out); err != nil {
 			s.event("%v; training goes on", err)
 		}
 	default:
@@ -170,20 +172,23 @@ func (s *saver) poll() {
 }
 
 // wait waits for the save in flight, if there is one, and returns its failure.
-func (s *saver) wait() error {
+func (s *saver) wait(ctx context.Context) error {
 	if s.pending == nil {
 		return nil
 	}
-	return s.settle(<-s.pending)
+	return s.settle(ctx, <-s.pending)
 }
 
-func (s *saver) settle(out saved) error {
+func (s *saver) settle(ctx context.Context, out saved) error {
 	s.pending = nil
 	if out.err != nil {
 		return fmt.Errorf("save after step %d failed: %w", out.step, out.err)
 	}
 	s.parent = out.ref
-	s.parent.Ancestors = slices.DeleteFunc(s.parent.Ancestors, func(name string) bool { return slices.Contains(out.pruned, name) })
+	s.parent.Ancestors = slices.DeleteFunc(slices.Clone(out.ref.Ancestors), func(name string) bool {
+		return slices.Contains(out.pruned, name)
+	})
+	s.mirror.start(ctx, out.ref)
 	s.event("checkpoint of step %d is durable: %s (%.1f MB in %.2f s)", out.step, out.ref.Name, float64(out.bytes)/1e6,
 		out.duration.Seconds())
 	if out.pruning != nil {

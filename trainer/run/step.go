@@ -73,7 +73,7 @@ func (w *worker) trainStep(ctx context.Context, s int64) error {
 		Tokens: tokens, TokensSeen: w.tokens,
 		Duration: time.Since(begin), DataWait: wait, CheckpointStall: w.saver.takeStall(),
 	})
-	w.saver.poll()
+	w.saver.poll(ctx)
 	return w.checkSkipped(rec, loss, norm)
 }
 

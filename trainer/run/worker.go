@@ -214,10 +214,10 @@ func (w *worker) train(ctx context.Context) error {
 			w.saver.begin(ctx, w)
 		}
 		if stopping {
-			return w.stopped()
+			return w.stopped(ctx)
 		}
 	}
-	if err := w.saver.wait(); err != nil {
+	if err := w.saver.wait(ctx); err != nil {
 		return err
 	}
 	return w.reportMemory(ctx)
@@ -245,8 +245,8 @@ func (w *worker) reportMemory(ctx context.Context) error {
 	return nil
 }
 
-func (w *worker) stopped() error {
-	if err := w.saver.wait(); err != nil {
+func (w *worker) stopped(ctx context.Context) error {
+	if err := w.saver.wait(ctx); err != nil {
 		return fmt.Errorf("stopped after step %d of %d, which could not be saved: %w", w.step, w.job.Train.Steps, err)
 	}
 	return &exitError{exitStopped, fmt.Errorf("stopped after step %d of %d, which is saved", w.step, w.job.Train.Steps)}
@@ -330,10 +330,11 @@ func planLine(a *tensor.Arena) string {
 }
 
 // close ends what the worker started: it waits for a save in flight and reports its failure.
-func (w *worker) close() error {
+func (w *worker) close(ctx context.Context) error {
 	var errs []error
 	if w.saver != nil {
-		errs = append(errs, w.saver.wait())
+		errs = append(errs, w.saver.wait(ctx))
+		w.saver.mirror.wait(ctx)
 	}
 	if w.telemetry != nil {
 		errs = append(errs, w.telemetry.Close())
